@@ -1,0 +1,78 @@
+"""What a model looks like, free of any framework: tensors, ops and the graph they form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+Dimension = int | str | None
+"""A number, the name of a symbolic dimension ("batch"), or None where nothing is known."""
+
+_NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named value in the graph.
+
+    `dtype` is numpy's name for the element type ("float32"), "" where unknown; `shape` is None where even the
+    rank is unknown.
+    """
+
+    name: str
+    dtype: str = ""
+    shape: tuple[Dimension, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Op:
+    """One node. `name` is unique in its graph; `scope` is the module it belongs to, "" at the top."""
+
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    scope: str = ""
+    attributes: Mapping[str, Any] = field(default=_NO_ATTRIBUTES, hash=False)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model's ops in execution order.
+
+    `constants` names the tensors whose values are stored in the model (weights, shapes);
+    `inputs` and `outputs` are the model's own.
+    """
+
+    ops: tuple[Op, ...]
+    tensors: Mapping[str, Tensor]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    constants: frozenset[str]
+
+    @cached_property
+    def producers(self) -> Mapping[str, Op]:
+        """The op that computes each tensor; model inputs and constants have none."""
+        return {name: op for op in self.ops for name in op.outputs if name}
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[Op, ...]]:
+        """The ops that read each tensor, in execution order."""
+        found: dict[str, list[Op]] = {}
+        for op in self.ops:
+            for name in dict.fromkeys(op.inputs):
+                if name:
+                    found.setdefault(name, []).append(op)
+        return {name: tuple(ops) for name, ops in found.items()}
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Op]:
+        """The ops by their names."""
+        return {op.name: op for op in self.ops}
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of this name; one without dtype and shape where the graph says nothing about it."""
+        return self.tensors.get(name, Tensor(name))
