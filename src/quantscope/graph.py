@@ -36,7 +36,7 @@ class Op:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     scope: str = ""
-    attributes: Mapping[str, Any] = field(default=_NO_ATTRIBUTES, hash=False)
+    attributes: Mapping[str, Any] = field(default_factory=lambda: _NO_ATTRIBUTES, hash=False)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""quantscope finds where a quantized neural network loses its accuracy, names the op, and shows the proof.
+
+`quantize` and `diagnose` are the main jobs; `open` reads a run file back. Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quantscope.diagnosis import Diagnosis, OpDiagnosis, TensorDiagnosis
+    from quantscope.errors import QuantscopeError
+    from quantscope.images import Preprocessing
+    from quantscope.recipe import Calibration, OpRule, Recipe
+    from quantscope.samples import Samples
+    from quantscope.workflows import diagnose, open_run as open, quantize, resume
+
+_PUBLIC = {
+    "Calibration": "recipe",
+    "Diagnosis": "diagnosis",
+    "OpDiagnosis": "diagnosis",
+    "OpRule": "recipe",
+    "Preprocessing": "images",
+    "QuantscopeError": "errors",
+    "Recipe": "recipe",
+    "Samples": "samples",
+    "TensorDiagnosis": "diagnosis",
+    "diagnose": "workflows",
+    "open": "workflows:open_run",
+    "quantize": "workflows",
+    "resume": "workflows",
+}
+
+__all__ = [
+    "Calibration",
+    "Diagnosis",
+    "OpDiagnosis",
+    "OpRule",
+    "Preprocessing",
+    "QuantscopeError",
+    "Recipe",
+    "Samples",
+    "TensorDiagnosis",
+    "diagnose",
+    "open",
+    "quantize",
+    "resume",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'quantscope' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(import_module(f"quantscope.{module}"), attribute or name)
+
+
+def __dir__() -> list[str]:
+    return __all__

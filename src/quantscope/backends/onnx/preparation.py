@@ -1,0 +1,78 @@
+"""Makes a float model ready for quantization, and survives the models on which a step fails."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from quantscope.backends.onnx.files import OnnxModel
+from quantscope.backends.onnx.sessions import first_line
+from quantscope.backends.onnx.structure import name_ops
+
+# QuantizeLinear has had an axis, which per-channel weights need, since opset 13.
+PER_CHANNEL_OPSET = 13
+_TARGET_OPSET = 17
+
+
+def prepare(model: OnnxModel) -> tuple[OnnxModel, tuple[str, ...]]:
+    """The model with a recent opset, inferred shapes, folded constants and batch normalization, and notes.
+
+    Steps that fail on this model are left out, each with a note.
+    """
+    proto = model.with_weights()
+    notes = []
+    if model.opset < PER_CHANNEL_OPSET:
+        try:
+            proto = onnx.version_converter.convert_version(proto, _TARGET_OPSET)
+        except Exception as error:  # The converter raises bare RuntimeErrors and more.
+            notes.append(
+                f"opset {model.opset} could not be raised to {_TARGET_OPSET} ({first_line(error)}): "
+                "weights can only be quantized per tensor"
+            )
+    attempts: tuple[tuple[str, dict[str, bool]], ...] = (
+        ("", {}),
+        ("symbolic shape inference", {"skip_symbolic_shape": True}),
+        ("shape inference", {"skip_symbolic_shape": True, "skip_onnx_shape": True}),
+        ("constant folding", {"skip_optimization": True, "skip_symbolic_shape": True}),
+    )
+    reason = ""
+    for skipped, options in attempts:
+        try:
+            prepared = _pre_process(proto, options)
+        except Exception as error:  # Each step raises errors of its own making.
+            reason = first_line(error)
+            continue
+        if skipped and skipped != "symbolic shape inference":
+            notes.append(f"prepared without {skipped}: {reason}")
+        name_ops(prepared)
+        return OnnxModel(prepared), tuple(notes)
+    notes.append(f"quantized without preparation: {reason}")
+    return OnnxModel(proto), tuple(notes)
+
+
+def _pre_process(proto: onnx.ModelProto, options: dict[str, bool]) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory(prefix="quantscope-") as folder, quiet():
+        source, target = Path(folder) / "model.onnx", Path(folder) / "prepared.onnx"
+        onnx.save(proto, str(source))
+        quant_pre_process(str(source), str(target), **options)
+        prepared = onnx.load(str(target))
+    # The optimizer can fail and say so only in the log.
+    if not prepared.graph.node:
+        raise RuntimeError("the optimizer returned an empty model")
+    return prepared
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the log lines of ONNX Runtime's Python code: what matters becomes a note."""
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

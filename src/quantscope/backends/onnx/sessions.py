@@ -1,0 +1,117 @@
+"""ONNX Runtime sessions: of the model as it is, and of the graph that really runs with its tensors exposed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from quantscope.backends.onnx.files import OnnxModel
+from quantscope.errors import DataError, ModelError
+
+_ONLY_ERRORS = 3
+
+
+def session_options(threads: int, level: str = "ORT_ENABLE_ALL") -> Any:
+    """Options for a session at this optimization level; 0 threads means all cores."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ONLY_ERRORS
+    options.intra_op_num_threads = threads
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    # Idle worker threads would otherwise burn a core while the statistics are taken.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def session(model: OnnxModel, options: Any) -> Any:
+    """A session that runs the model on the CPU.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+    """
+    if model.external and model.folder is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(model.folder)
+        )
+    try:
+        return onnxruntime.InferenceSession(
+            model.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class.
+        raise ModelError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot run the model: {first_line(error)}",
+            accepted="a model that onnxruntime.InferenceSession loads on the CPU",
+        ) from error
+
+
+def deployed(model: OnnxModel) -> OnnxModel:
+    """The graph after ONNX Runtime's own optimization for this CPU: the one that really runs.
+
+    "Extended" optimization puts the integer kernels in place and keeps tensor names and layouts.
+    """
+    with tempfile.TemporaryDirectory(prefix="quantscope-") as folder:
+        path = Path(folder) / "deployed.onnx"
+        options = session_options(1, "ORT_ENABLE_EXTENDED")
+        options.optimized_model_filepath = str(path)
+        if model.external:
+            options.add_session_config_entry(
+                "session.optimized_model_external_initializers_file_name", "deployed.data"
+            )
+        session(model, options)
+        return OnnxModel(onnx.load(str(path)))
+
+
+def exposed(model: OnnxModel, tensors: Sequence[str]) -> OnnxModel:
+    """The model with these tensors among its outputs."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    present = {output.name for output in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
+    return OnnxModel(proto, model.folder)
+
+
+class SessionRunner:
+    """Runs a session and names its outputs."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._names = [output.name for output in session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """All outputs by name, for one batch.
+
+        Raises:
+            DataError: the model fails on these inputs.
+        """
+        try:
+            outputs = self._session.run(self._names, dict(inputs))
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class.
+            got = ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in inputs.items())
+            raise DataError(
+                f"the model fails on a batch ({got}): {first_line(error)}",
+                accepted=", ".join(f"{i.name}: {i.type}{i.shape}" for i in self._session.get_inputs()),
+                next_step="check --batch-size and the preprocessing of the samples",
+            ) from error
+        # Sequences and maps, as some classifiers give them, have no tensor to compare.
+        return {
+            name: output for name, output in zip(self._names, outputs, strict=True) if isinstance(output, np.ndarray)
+        }
+
+
+@contextmanager
+def opened(model: OnnxModel, tensors: Sequence[str], *, optimized: bool, threads: int) -> Iterator[SessionRunner]:
+    """A runner that exposes these tensors; `optimized` says that the graph is already in its final form."""
+    options = session_options(threads, "ORT_DISABLE_ALL" if optimized else "ORT_ENABLE_ALL")
+    yield SessionRunner(session(exposed(model, tensors), options))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,101 @@
+"""The graph of an ONNX model as quantscope's own types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+from quantscope.backends.onnx.files import OnnxModel
+from quantscope.graph import Dimension, Graph, Op, Tensor
+from quantscope.scopes import scopes
+
+_SHOWN_ATTRIBUTE_VALUES = 16
+_LARGEST_INFERRED_BYTES = 2**30
+
+
+def name_ops(proto: onnx.ModelProto) -> None:
+    """Give every node a name of its own: the type and first output where it has none, '#2' behind a repeated one."""
+    seen: dict[str, int] = {}
+    for node in proto.graph.node:
+        name = node.name or f"{node.op_type}:{next((o for o in node.output if o), '')}"
+        seen[name] = seen.get(name, 0) + 1
+        node.name = name if seen[name] == 1 else f"{name}#{seen[name]}"
+
+
+def infer_types(model: OnnxModel) -> None:
+    """Add the types and shapes that ONNX can infer; a model on which inference fails stays as it is."""
+    if model.proto.ByteSize() > _LARGEST_INFERRED_BYTES:
+        return
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model.proto)
+    except Exception:  # Inference raises errors of many kinds, and what it would add is not needed to run.
+        return
+    del model.proto.graph.value_info[:]
+    model.proto.graph.value_info.extend(inferred.graph.value_info)
+
+
+def dtype_name(element_type: int) -> str:
+    """numpy's name for an ONNX element type, "" where there is none."""
+    if element_type == TensorProto.UNDEFINED:
+        return ""
+    try:
+        return str(helper.tensor_dtype_to_np_dtype(element_type))
+    except (KeyError, ValueError):
+        return ""
+
+
+def _tensor(value: onnx.ValueInfoProto) -> Tensor:
+    kind = value.type.tensor_type
+    shape: tuple[Dimension, ...] | None = None
+    if kind.HasField("shape"):
+        shape = tuple(
+            d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in kind.shape.dim
+        )
+    return Tensor(value.name, dtype_name(kind.elem_type), shape)
+
+
+def _attribute(attribute: onnx.AttributeProto) -> Any:
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, onnx.TensorProto):
+        return f"tensor of shape {list(value.dims)}"
+    if isinstance(value, onnx.GraphProto):
+        return f"graph of {len(value.node)} ops"
+    if isinstance(value, int | float):
+        return value
+    values = list(value)
+    return values if len(values) <= _SHOWN_ATTRIBUTE_VALUES else f"{len(values)} values"
+
+
+def graph_of(proto: onnx.ModelProto) -> Graph:
+    """The graph of a model whose nodes all have names; types and shapes as far as the model tells them."""
+    graph = proto.graph
+    constants = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    tensors = {t.name: Tensor(t.name, dtype_name(t.data_type), tuple(t.dims)) for t in graph.initializer}
+    tensors |= {v.name: _tensor(v) for v in (*graph.value_info, *graph.output, *graph.input)}
+    placed = scopes([n.name for n in graph.node], [n.op_type for n in graph.node])
+    ops = []
+    for node, scope in zip(graph.node, placed, strict=True):
+        if node.op_type == "Constant":
+            constants.update(node.output)
+            continue
+        ops.append(
+            Op(
+                node.name,
+                node.op_type,
+                tuple(node.input),
+                tuple(node.output),
+                scope,
+                {a.name: _attribute(a) for a in node.attribute},
+            )
+        )
+    return Graph(
+        tuple(ops),
+        tensors,
+        tuple(_tensor(v) for v in graph.input if v.name not in constants),
+        tuple(_tensor(v) for v in graph.output),
+        frozenset(constants),
+    )

@@ -1,0 +1,46 @@
+"""Finds the backend for a model, importing its framework no earlier than that."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from quantscope.backends.base import Backend
+from quantscope.errors import ModelError
+
+_MODULES = {"onnx": "quantscope.backends.onnx"}
+
+
+@cache
+def backend(name: str) -> Backend:
+    """The backend of this name."""
+    loaded: Backend = import_module(_MODULES[name]).BACKEND
+    return loaded
+
+
+def backend_for(source: object) -> Backend:
+    """The backend that reads this path or object.
+
+    Raises:
+        ModelError: none does.
+    """
+    for name in _MODULES:
+        candidate = backend(name)
+        if candidate.accepts(source):
+            return candidate
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if not path.exists():
+            raise ModelError(
+                f"no such model file: {path}", accepted="the path of an .onnx file", next_step="check the path"
+            )
+        raise ModelError(
+            f"not a model that quantscope reads: {path}",
+            accepted="an .onnx file",
+            next_step="export the model to ONNX, for example with torch.onnx.export",
+        )
+    raise ModelError(
+        f"not a model that quantscope reads: an object of type {type(source).__name__}",
+        accepted="the path of an .onnx file, or an onnx.ModelProto",
+    )

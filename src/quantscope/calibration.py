@@ -1,0 +1,54 @@
+"""Calibration: one sweep over the samples, in memory that does not grow with them, gives the range of each tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from quantscope.backends.base import Backend, Model, Ranges
+from quantscope.errors import DataError
+from quantscope.recipe import Recipe
+from quantscope.samples import Batch
+from quantscope.statistics import TensorStatistics
+from quantscope.statistics.ranges import calibrated_range
+
+
+def calibrate(
+    backend: Backend,
+    model: Model,
+    recipe: Recipe,
+    batches: Iterable[Batch],
+    *,
+    threads: int = 0,
+    progress: Callable[[int], None] = lambda samples: None,
+) -> tuple[Ranges, tuple[str, ...]]:
+    """Return the range of every tensor that the recipe quantizes, and notes on what was odd.
+
+    Args:
+        model: prepared by the backend.
+        batches: the samples.
+        progress: called with the number of samples that were just seen.
+    Raises:
+        DataError: there was no sample.
+    """
+    names = backend.tensors_to_calibrate(model, recipe)
+    statistics = {name: TensorStatistics() for name in names}
+    seen = 0
+    with backend.open(model, names, deployed=False, threads=threads) as runner:
+        for batch in batches:
+            values = {**batch.inputs, **runner.run(batch.inputs)}
+            for name in names:
+                if name in values and values[name].dtype.kind == "f":
+                    statistics[name].update(values[name])
+            seen += batch.size
+            progress(batch.size)
+    if not seen:
+        raise DataError("no samples to calibrate with", accepted="at least one sample", next_step="check --data")
+    notes = []
+    odd = [name for name in names if statistics[name].count > statistics[name].finite_count]
+    if odd:
+        notes.append(
+            f"calibration met values that are not finite in {len(odd)} tensors, first in {odd[0]!r}; "
+            "ranges are those of the finite values"
+        )
+    ranges = {name: calibrated_range(s, recipe.calibration) for name, s in statistics.items() if s.count}
+    return ranges, tuple(notes)

@@ -1,0 +1,446 @@
+"""One run is one file: an SQLite database, written in transactions while the run goes on.
+
+A process can be killed at any moment: what the last transaction wrote is there, and the run can go on from it. The file
+holds tables, histograms and accumulators; of the model it holds the graph's structure and no weights.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantscope.diagnosis import Diagnosis, SharedHistogram, TensorDiagnosis, TensorSummary
+from quantscope.errors import QuantscopeError, RunFileError
+from quantscope.evaluation import Score, score
+from quantscope.graph import Graph, Op, Tensor
+from quantscope.recipe import Recipe
+from quantscope.statistics.channels import ChannelStatistics
+
+SCHEMA_VERSION = 1
+SUFFIX = ".qscope"
+_APPLICATION_ID = 0x51534350  # "QSCP": tells a run file from any other SQLite database.
+_BUSY_SECONDS = 10
+
+_SCHEMA = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE stages (
+    position INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, done INTEGER NOT NULL, total INTEGER,
+    finished INTEGER NOT NULL, seconds REAL NOT NULL
+);
+CREATE TABLE tensors (position INTEGER PRIMARY KEY, role TEXT NOT NULL, op TEXT NOT NULL, row TEXT NOT NULL, arrays BLOB);
+CREATE TABLE scores (
+    metric TEXT NOT NULL, first INTEGER NOT NULL, reference BLOB NOT NULL, quantized BLOB NOT NULL,
+    PRIMARY KEY (metric, first)
+);
+CREATE TABLE accumulators (position INTEGER PRIMARY KEY, state BLOB NOT NULL);
+"""
+
+# Statements that bring a file of version N to N + 1.
+_MIGRATIONS: Mapping[int, str] = {}
+
+
+def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Named arrays as compressed bytes, without pickle."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    return zlib.compress(buffer.getbuffer(), 1)
+
+
+def unpack(blob: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays that `pack` packed."""
+    with np.load(io.BytesIO(zlib.decompress(blob)), allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
+
+
+class RunFile:
+    """An open run file. Use `create`, `resume` or `read`; close it, or use it in a with statement."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+        self._connection = connection
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path | None) -> RunFile:
+        """A new run file; None keeps the run in memory.
+
+        Raises:
+            RunFileError: the file exists or cannot be written.
+        """
+        if path is not None:
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            except FileExistsError:
+                raise RunFileError(
+                    f"the run file exists: {path}",
+                    accepted="a new name",
+                    next_step=f"choose another name with --run, delete it, or go on with it: --resume {path}",
+                ) from None
+            except OSError as error:
+                raise RunFileError(
+                    f"cannot write the run file {path}: {error.strerror}",
+                    next_step="choose another folder with --run",
+                ) from error
+        run = cls(_connect(path), path)
+        with run.transaction():
+            for statement in _SCHEMA.split(";"):
+                run._connection.execute(statement)
+            run._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            run._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            run._put("status", "running")
+            run._put("created", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+            run._put("writer", _this_process())
+        return run
+
+    @classmethod
+    def read(cls, path: Path) -> RunFile:
+        """An existing run file, of this or an older version.
+
+        Raises:
+            RunFileError: the file is missing, damaged, no run file, or of a newer version.
+        """
+        if not path.is_file():
+            raise RunFileError(
+                f"no such run file: {path}", accepted="a .qscope file", next_step="run quantscope diagnose first"
+            )
+        connection = _connect(path)
+        try:
+            kind = connection.execute("PRAGMA application_id").fetchone()[0]
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise RunFileError(
+                f"not a run file, or a damaged one: {path} ({error})", accepted="a .qscope file"
+            ) from error
+        if kind != _APPLICATION_ID:
+            connection.close()
+            empty = path.stat().st_size == 0
+            raise RunFileError(
+                f"the run file is empty: its run was killed before it began: {path}"
+                if empty
+                else f"not a run file: {path}",
+                accepted="a .qscope file that quantscope wrote",
+                next_step="delete it and run quantscope diagnose again" if empty else "",
+            )
+        if version > SCHEMA_VERSION:
+            connection.close()
+            raise RunFileError(
+                f"{path} has schema version {version}",
+                accepted=f"versions up to {SCHEMA_VERSION}",
+                next_step="upgrade quantscope: pip install --upgrade quantscope",
+            )
+        run = cls(connection, path)
+        with run.transaction():
+            for older in range(version, SCHEMA_VERSION):
+                connection.execute(_MIGRATIONS[older])
+                connection.execute(f"PRAGMA user_version = {older + 1}")
+        return run
+
+    @classmethod
+    def resume(cls, path: Path) -> RunFile:
+        """A run file to go on with, taken over from a process that is no more.
+
+        Raises:
+            RunFileError: the run is finished, or another process is writing it.
+        """
+        run = cls.read(path)
+        with run.transaction():
+            if run.about("status") == "finished":
+                run.close()
+                raise RunFileError(
+                    f"the run is finished: {path}", next_step=f"print it with: quantscope show {path}"
+                )
+            writer = run.about("writer") or {}
+            if _alive(writer):
+                run.close()
+                raise RunFileError(
+                    f"another process is writing {path}: process {writer['pid']}",
+                    next_step="wait for it, or stop it and try again",
+                )
+            run._put("writer", _this_process())
+            run._put("status", "running")
+        return run
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __enter__(self) -> RunFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written inside is written, or nothing is.
+
+        Raises:
+            RunFileError: the disk is full or the file is damaged.
+        """
+        if not self._connection.in_transaction:
+            self._guarded("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._guarded("COMMIT")
+        except BaseException as error:
+            # A closed connection has nothing to roll back.
+            try:
+                self._connection.rollback()
+            except sqlite3.ProgrammingError:
+                pass
+            if isinstance(error, sqlite3.Error):
+                raise self._failure(error) from error
+            raise
+
+    def _guarded(self, statement: str) -> None:
+        try:
+            self._connection.execute(statement)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: sqlite3.Error) -> QuantscopeError:
+        text = str(error)
+        step = "free some space; then go on with --resume" if "full" in text else "check the file and its folder"
+        return RunFileError(f"cannot write the run file {self.path}: {text}", next_step=step)
+
+    def about(self, key: str) -> Any:
+        """A fact about the run; None if it is not known yet."""
+        found = self._connection.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+        return json.loads(found[0]) if found else None
+
+    def _put(self, key: str, value: Any) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value)))
+
+    def write_about(self, **facts: Any) -> None:
+        """Write facts about the run: JSON values by key."""
+        with self.transaction():
+            for key, value in facts.items():
+                self._put(key, value)
+
+    def write_stage(
+        self, name: str, done: int, total: int | None, *, finished: bool = False, seconds: float = 0
+    ) -> None:
+        """Write how far a stage is."""
+        with self.transaction():
+            self._stage(name, done, total, finished, seconds)
+
+    def _stage(self, name: str, done: int, total: int | None, finished: bool, seconds: float) -> None:
+        self._connection.execute(
+            "INSERT INTO stages (name, done, total, finished, seconds) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET done = excluded.done, total = excluded.total, "
+            "finished = excluded.finished, seconds = excluded.seconds",
+            (name, done, total, int(finished), seconds),
+        )
+
+    def stages(self) -> tuple[dict[str, Any], ...]:
+        """The stages so far: name, done, total, finished, seconds."""
+        rows = self._connection.execute(
+            "SELECT name, done, total, finished, seconds FROM stages ORDER BY position"
+        ).fetchall()
+        return tuple(dict(zip(("name", "done", "total", "finished", "seconds"), row, strict=True)) for row in rows)
+
+    def checkpoint(
+        self,
+        rows: Mapping[int, TensorDiagnosis],
+        accumulators: Mapping[int, Mapping[str, NDArray[Any]]],
+        scores: Mapping[str, tuple[int, Sequence[float], Sequence[float]]],
+        stage: tuple[str, int, int | None, bool, float],
+    ) -> None:
+        """Write rows, accumulators, new scores and how far the stage is, all together or not at all.
+
+        Args:
+            rows: position in execution order → row.
+            accumulators: position → state; none removes those that are there.
+            scores: metric → (number of the first sample, reference, quantized).
+            stage: the arguments of `write_stage`.
+        """
+        with self.transaction():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO tensors VALUES (?, ?, ?, ?, ?)",
+                ((position, t.role, t.op, _row_json(t), pack(_row_arrays(t))) for position, t in rows.items()),
+            )
+            if not accumulators:
+                self._connection.execute("DELETE FROM accumulators")
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO accumulators VALUES (?, ?)",
+                ((position, pack(state)) for position, state in accumulators.items()),
+            )
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?)",
+                (
+                    (metric, first, np.asarray(x, "<f8").tobytes(), np.asarray(y, "<f8").tobytes())
+                    for metric, (first, x, y) in scores.items()
+                ),
+            )
+            self._stage(*stage)
+
+    def accumulators(self) -> dict[int, dict[str, NDArray[Any]]]:
+        """The state of every accumulator at the last checkpoint."""
+        rows = self._connection.execute("SELECT position, state FROM accumulators").fetchall()
+        return {position: unpack(state) for position, state in rows}
+
+    def sample_scores(self) -> dict[str, tuple[list[float], list[float]]]:
+        """Per metric the scores of every sample so far: of the reference and of the quantized model."""
+        result: dict[str, tuple[list[float], list[float]]] = {}
+        for metric, x, y in self._connection.execute(
+            "SELECT metric, reference, quantized FROM scores ORDER BY rowid"
+        ).fetchall():
+            reference, quantized = result.setdefault(metric, ([], []))
+            reference.extend(np.frombuffer(x, "<f8").tolist())
+            quantized.extend(np.frombuffer(y, "<f8").tolist())
+        return result
+
+    def scores(self) -> tuple[Score, ...]:
+        """The scores of both models over the samples so far."""
+        return tuple(score(metric, x, y) for metric, (x, y) in self.sample_scores().items())
+
+    def tensors(self) -> tuple[TensorDiagnosis, ...]:
+        """The rows so far, in execution order."""
+        rows = self._connection.execute("SELECT row, arrays FROM tensors ORDER BY position").fetchall()
+        return tuple(_row(json.loads(row), unpack(arrays) if arrays else {}) for row, arrays in rows)
+
+    def write_graph(self, graph: Graph) -> None:
+        """Write the structure of the reference's graph."""
+        self.write_about(graph=_graph_json(graph))
+
+    def diagnosis(self) -> Diagnosis:
+        """The diagnosis as far as it is.
+
+        Raises:
+            RunFileError: the file is damaged.
+        """
+        try:
+            recipe = self.about("recipe")
+            graph = self.about("graph")
+            return Diagnosis(
+                tensors=self.tensors(),
+                scores=self.scores(),
+                skipped=self.about("skipped") or {},
+                coverage=self.about("coverage") or 0.0,
+                recipe=Recipe.from_dict(recipe) if recipe else None,
+                samples=self.about("samples") or {},
+                models=self.about("models") or {},
+                environment=self.about("environment") or {},
+                notes=tuple(self.about("notes") or ()),
+                measuring_changed=self.about("measuring_changed"),
+                status=self._status(),
+                run=str(self.path or ""),
+                stages=self.stages(),
+                graph=_graph(graph) if graph else None,
+            )
+        except (sqlite3.Error, zlib.error, ValueError, KeyError, TypeError) as error:
+            raise RunFileError(
+                f"the run file is damaged: {self.path} ({error})", next_step="run quantscope diagnose again"
+            ) from error
+
+    def _status(self) -> str:
+        status = str(self.about("status"))
+        return "interrupted" if status == "running" and not _alive(self.about("writer") or {}) else status
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(
+            path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+    except sqlite3.Error as error:
+        raise RunFileError(f"cannot open the run file {path}: {error}") from error
+
+
+def _this_process() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": os.uname().nodename, "started": _started(os.getpid())}
+
+
+def _started(pid: int) -> str:
+    """When a process began, so that a later process with the same number is not taken for it; "" if not known."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _alive(writer: Mapping[str, Any]) -> bool:
+    if not writer or writer["host"] != os.uname().nodename:
+        return False
+    try:
+        os.kill(writer["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return _started(writer["pid"]) == writer["started"]
+
+
+_ARRAY_FIELDS = ("histogram", "channels")
+
+
+def _row_json(tensor: TensorDiagnosis) -> str:
+    plain = replace(tensor, histogram=None, channels=None)
+    return json.dumps({key: value for key, value in asdict(plain).items() if key not in _ARRAY_FIELDS})
+
+
+def _row_arrays(tensor: TensorDiagnosis) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in _ARRAY_FIELDS:
+        part = getattr(tensor, name)
+        if part is not None:
+            arrays |= {f"{name}.{f.name}": np.asarray(getattr(part, f.name)) for f in fields(part)}
+    return arrays
+
+
+def _row(values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TensorDiagnosis:
+    parts: dict[str, dict[str, Any]] = {}
+    for key, array in arrays.items():
+        name, _, field = key.partition(".")
+        parts.setdefault(name, {})[field] = array
+    if "channels" in parts:
+        parts["channels"]["axis"] = int(parts["channels"]["axis"])
+    return TensorDiagnosis(
+        **{
+            **values,
+            "reference": TensorSummary(**values["reference"]),
+            "quantized": TensorSummary(**values["quantized"]),
+            "histogram": SharedHistogram(**parts["histogram"]) if "histogram" in parts else None,
+            "channels": ChannelStatistics(**parts["channels"]) if "channels" in parts else None,
+        }
+    )
+
+
+def _graph_json(graph: Graph) -> dict[str, Any]:
+    used = {name for op in graph.ops for name in (*op.inputs, *op.outputs)}
+    return {
+        "ops": [[op.name, op.op_type, op.inputs, op.outputs, op.scope, dict(op.attributes)] for op in graph.ops],
+        "tensors": [[t.name, t.dtype, t.shape] for t in graph.tensors.values() if t.name in used],
+        "inputs": [t.name for t in graph.inputs],
+        "outputs": [t.name for t in graph.outputs],
+        "constants": sorted(graph.constants & used),
+    }
+
+
+def _graph(values: Mapping[str, Any]) -> Graph:
+    tensors = {
+        name: Tensor(name, dtype, tuple(shape) if shape is not None else None)
+        for name, dtype, shape in values["tensors"]
+    }
+    return Graph(
+        tuple(
+            Op(name, op_type, tuple(inputs), tuple(outputs), scope, attributes)
+            for name, op_type, inputs, outputs, scope, attributes in values["ops"]
+        ),
+        tensors,
+        tuple(tensors.get(name, Tensor(name)) for name in values["inputs"]),
+        tuple(tensors.get(name, Tensor(name)) for name in values["outputs"]),
+        frozenset(values["constants"]),
+    )

@@ -1,0 +1,87 @@
+"""Calibration: from a tensor's statistics to the range that its codes shall represent."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantscope.recipe import Calibration
+from quantscope.statistics.tensor import TensorStatistics
+
+_ENTROPY_BINS = 2048
+
+
+def calibrated_range(
+    statistics: TensorStatistics, calibration: Calibration, levels: int = 256
+) -> tuple[float, float]:
+    """Return the range (low, high) of a tensor by the chosen method; (0, 0) if no finite value was seen."""
+    if not statistics.finite_count:
+        return 0.0, 0.0
+    if calibration.method == "percentile":
+        return percentile_range(statistics, calibration.percentile)
+    if calibration.method == "entropy":
+        return entropy_range(statistics, levels)
+    return statistics.minimum, statistics.maximum
+
+
+def percentile_range(statistics: TensorStatistics, percentile: float) -> tuple[float, float]:
+    """Return the range that keeps `percentile` percent of the values, half of the rest cut off at each end.
+
+    A quantile is taken inside its histogram bin by linear interpolation: it is exact to one bin, which is at most
+    1/1024 of the tensor's range.
+    """
+    histogram = statistics.histogram
+    cumulative = np.concatenate([[0], np.cumsum(histogram.counts)]) / statistics.finite_count
+    tail = (1 - percentile / 100) / 2
+    low, high = np.interp([tail, 1 - tail], cumulative, histogram.edges)
+    return max(float(low), statistics.minimum), min(float(high), statistics.maximum)
+
+
+def entropy_range(statistics: TensorStatistics, levels: int) -> tuple[float, float]:
+    """Return the range, clipped symmetrically around zero, whose quantized distribution loses least information.
+
+    Minimizes the Kullback-Leibler divergence between the histogram, its tails folded into the last bins, and its
+    copy with `levels` levels. Source: Migacz, "8-bit Inference with TensorRT", GTC 2017, slides 26 to 37.
+    """
+    low, high = statistics.minimum, statistics.maximum
+    magnitudes = _magnitudes(statistics)
+    # A tensor of one sign spends all its levels on one side of zero.
+    half = levels if low >= 0 or high <= 0 else levels // 2
+    last = len(magnitudes)
+    if last <= half:
+        return low, high
+    candidates = range(half, last + 1, max(1, (last - half) // 128))
+    best = min(candidates, key=lambda bins: _divergence(magnitudes, bins, half))
+    limit = best / last * max(abs(low), abs(high))
+    return max(low, -limit), min(high, limit)
+
+
+def _magnitudes(statistics: TensorStatistics) -> NDArray[np.float64]:
+    """The histogram of |x| in equal bins up to the largest magnitude."""
+    histogram = statistics.histogram
+    largest = max(abs(statistics.minimum), abs(statistics.maximum))
+    counts, _ = np.histogram(
+        np.minimum(np.abs(histogram.centres), largest), _ENTROPY_BINS, (0, largest or 1), weights=histogram.counts
+    )
+    return counts.astype(np.float64)
+
+
+def _divergence(counts: NDArray[np.float64], bins: int, levels: int) -> float:
+    """KL divergence of the first `bins` bins, with the tail folded in, from their copy with `levels` levels."""
+    reference = counts[:bins].copy()
+    reference[-1] += counts[bins:].sum()
+    level = np.arange(bins) * levels // bins
+    filled = counts[:bins] > 0
+    totals = np.bincount(level, weights=counts[:bins], minlength=levels)
+    occupied = np.bincount(level, weights=filled, minlength=levels)
+    spread = np.divide(totals, occupied, out=np.zeros(levels), where=occupied > 0)
+    quantized = np.where(filled, spread[level], 0.0)
+    if not quantized.sum():
+        return math.inf
+    p, q = reference / reference.sum(), quantized / quantized.sum()
+    # A bin that only the folded tail fills has no quantized share: it costs what it holds, on a tiny share.
+    q = np.maximum(q, 1e-12)
+    used = p > 0
+    return float((p[used] * np.log(p[used] / q[used])).sum())

@@ -1,0 +1,431 @@
+"""The main jobs, each a page that reads like the drawing in the README: quantize and diagnose."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from quantscope import sweep
+from quantscope.backends.base import Backend, Model
+from quantscope.backends.registry import backend_for
+from quantscope.calibration import calibrate
+from quantscope.diagnosis import Diagnosis
+from quantscope.errors import DataError, OutputError, RunFileError
+from quantscope.images import Preprocessing
+from quantscope.pairing import pair
+from quantscope.progress import Progress, Silent
+from quantscope.recipe import Recipe
+from quantscope.runfile import SUFFIX, RunFile
+from quantscope.samples import Samples
+from quantscope.weights import compare_weights
+
+DEFAULT_CALIBRATION_SAMPLES = 50
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a diagnosis was asked for, so that a later process can go on with it."""
+
+    calibration_samples: int | None = None
+    samples: int | None = None
+    batch_size: int | None = None
+    metric: str | None = None
+    threads: int = 0
+
+
+def quantize(
+    model: object,
+    data: object,
+    output: str | Path | None = None,
+    *,
+    recipe: Recipe | None = None,
+    labels: object = None,
+    preprocessing: Preprocessing | None = None,
+    calibration_samples: int | None = None,
+    batch_size: int | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Model:
+    """Return the model, calibrated with the samples and quantized; write it to `output` if that is given.
+
+    Args:
+        model: the path of a float model, or a model object that a backend accepts.
+        data: samples: whatever `Samples.of` accepts, with `labels` and `preprocessing` as there.
+        output: the file to write.
+        recipe: what each op shall get; int8 QDQ, weights per channel, if None.
+        calibration_samples: how many of the first samples calibrate; half of them, at most 50, if None.
+        batch_size: samples per inference; what the model fixes, or 1, if None.
+        threads: for inference; 0 means all cores.
+    Raises:
+        ModelError, DataError, RecipeError, OutputError: with what is accepted instead.
+    """
+    progress = progress or Silent()
+    backend, float_model, samples = _opened(model, data, labels, preprocessing)
+    chosen = recipe or Recipe()
+    chosen.fallback_ops(float_model.graph)
+    if output is not None:
+        _check_writable(Path(output))
+    plan = Plan(calibration_samples=calibration_samples, batch_size=batch_size, threads=threads)
+    size = _batch_size(float_model, plan.batch_size)
+    quantized = _quantized(backend, float_model, samples, chosen, _split(samples, plan)[0], size, plan, progress)
+    if output is not None:
+        backend.save(quantized, Path(output))
+    return quantized
+
+
+def diagnose(
+    reference: object,
+    quantized: object = None,
+    *,
+    data: object,
+    labels: object = None,
+    preprocessing: Preprocessing | None = None,
+    recipe: Recipe | None = None,
+    samples: int | None = None,
+    calibration_samples: int | None = None,
+    batch_size: int | None = None,
+    metric: str | Callable[..., Any] | None = None,
+    run: str | Path | None = None,
+    output: str | Path | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Return where the quantized model differs from the reference, op by op, and what that does to its accuracy.
+
+    Without `quantized` the reference is calibrated with the first samples and quantized, and the rest are evaluated.
+
+    Args:
+        reference: the float model: a path or a model object that a backend accepts.
+        quantized: the quantized model, made by any tool.
+        data: samples: whatever `Samples.of` accepts, with `labels` and `preprocessing` as there.
+        recipe: how to quantize, if `quantized` is None.
+        samples: how many samples to evaluate; all if None.
+        calibration_samples: how many of the first samples calibrate; half of them, at most 50, if None.
+        batch_size: samples per inference; what the model fixes, or 1, if None.
+        metric: a built-in metric, "package.module:function", or a function of (outputs, labels) that returns a score
+            per sample; chosen by the outputs and labels if None.
+        run: the run file to write; nothing is written if None.
+        output: where to write the quantized model; beside the run file if None.
+        threads: for inference and statistics; 0 means all cores.
+    Raises:
+        QuantscopeError: one of its subclasses, with what is accepted instead.
+    """
+    progress = progress or Silent()
+    backend, float_model, bound = _opened(reference, data, labels, preprocessing)
+    given = backend.load(quantized) if quantized is not None else None
+    if given is None:
+        recipe = recipe or Recipe()
+        recipe.fallback_ops(float_model.graph)
+    plan = Plan(calibration_samples, samples, batch_size, metric if isinstance(metric, str) else None, threads)
+    # What can fail for a wrong argument fails here, before anything is written.
+    _batch_size(float_model, plan.batch_size)
+    _split(bound, plan, given)
+    sweep.metric_named(metric)
+    path = Path(run) if run is not None else None
+    target = Path(output) if output is not None else (path.with_suffix(".int8.onnx") if path and not given else None)
+    if target is not None and given is None:
+        _check_writable(target)
+    with RunFile.create(path) as run_file:
+        run_file.write_about(
+            plan=plan.__dict__,
+            recipe=recipe.to_dict() if recipe is not None and given is None else None,
+            data=bound.spec,
+            models={
+                "reference": _identity(float_model),
+                "quantized": _identity(given) if given is not None else None,
+                "output": str(target.resolve()) if target is not None and given is None else None,
+            },
+            samples={"description": bound.description},
+            environment=environment(),
+        )
+        run_file.write_graph(float_model.graph)
+        return _run(run_file, backend, float_model, given, bound, recipe, plan, metric, progress)
+
+
+def resume(
+    run: str | Path,
+    *,
+    data: object = None,
+    metric: Callable[..., Any] | None = None,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Return the diagnosis of an interrupted run, gone on with from its last checkpoint.
+
+    Args:
+        run: the run file.
+        data: the samples, if they were not given by path or name; the same as before.
+        metric: the metric, if it was a function.
+    Raises:
+        RunFileError: the run is finished or being written, or its model or samples are not what they were.
+    """
+    with RunFile.resume(Path(run)) as run_file:
+        plan = Plan(**run_file.about("plan"))
+        models, spec = run_file.about("models"), run_file.about("data")
+        recipe = Recipe.from_dict(run_file.about("recipe")) if run_file.about("recipe") else None
+        if data is None and spec is None:
+            raise RunFileError(
+                f"the samples of {run} were not given by a path or name",
+                next_step="resume from Python: quantscope.resume(run, data=...)",
+            )
+        source = data if data is not None else Samples.from_spec(spec)
+        backend, float_model, bound = _opened(_same_model(models["reference"], run), source, None, None)
+        given = backend.load(_same_model(models["quantized"], run)) if models["quantized"] else None
+        return _run(
+            run_file, backend, float_model, given, bound, recipe, plan, metric or plan.metric, progress or Silent()
+        )
+
+
+def open_run(run: str | Path) -> Diagnosis:
+    """Return the diagnosis in a run file, also of a run that goes on or was interrupted.
+
+    Raises:
+        RunFileError: the file is missing, damaged or no run file.
+    """
+    with RunFile.read(Path(run)) as run_file:
+        return run_file.diagnosis()
+
+
+def _run(
+    run_file: RunFile,
+    backend: Backend,
+    reference: Model,
+    given: Model | None,
+    samples: Samples,
+    recipe: Recipe | None,
+    plan: Plan,
+    metric: str | Callable[..., Any] | None,
+    progress: Progress,
+) -> Diagnosis:
+    """The whole diagnosis from wherever the run file is."""
+    with _outcome(run_file):
+        size = _batch_size(reference, plan.batch_size)
+        calibration, evaluation = _split(samples, plan, given)
+        quantized = given or _quantized_once(
+            run_file, backend, reference, samples, recipe or Recipe(), calibration, size, plan, progress
+        )
+        pairing = pair(reference.graph, backend.float_view(quantized), backend.observable(quantized))
+        run_file.write_about(
+            skipped=pairing.skipped,
+            coverage=pairing.coverage,
+            samples={
+                "description": samples.description,
+                "calibration": 0 if given is not None else len(calibration),
+                "evaluation": len(evaluation),
+            },
+        )
+        compare_weights(run_file, backend, reference, quantized, len(pairing.pairs), progress)
+        sweep.sweep(
+            run_file, backend, reference, quantized, pairing.pairs, samples, evaluation, size,
+            metric=metric, threads=plan.threads, progress=progress,
+        )  # fmt: skip
+        if samples.skipped:
+            _add_note(run_file, _unreadable(samples.skipped))
+        run_file.write_about(status="finished")
+    return run_file.diagnosis()
+
+
+@contextmanager
+def _outcome(run_file: RunFile) -> Iterator[None]:
+    """Note in the run file how the run ended if it did not end well."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run_file.write_about(status="interrupted")
+        raise
+    except Exception as error:
+        run_file.write_about(status=f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+        raise
+
+
+def _quantized_once(
+    run_file: RunFile,
+    backend: Backend,
+    reference: Model,
+    samples: Samples,
+    recipe: Recipe,
+    calibration: range,
+    size: int,
+    plan: Plan,
+    progress: Progress,
+) -> Model:
+    """The quantized model: the one that an earlier part of this run wrote, or a new one."""
+    models = run_file.about("models")
+    target = Path(models["output"]) if models["output"] else None
+    digest = run_file.about("quantized_digest")
+    if digest and target is not None and target.is_file() and _digest(target) == digest:
+        return backend.load(target)
+    quantized = _quantized(backend, reference, samples, recipe, calibration, size, plan, progress, run_file)
+    for note in quantized.notes:
+        _add_note(run_file, note)
+    if target is not None:
+        backend.save(quantized, target)
+        run_file.write_about(quantized_digest=_digest(target))
+        return replace(quantized, path=target)
+    return quantized
+
+
+def _quantized(
+    backend: Backend,
+    model: Model,
+    samples: Samples,
+    recipe: Recipe,
+    calibration: range,
+    size: int,
+    plan: Plan,
+    progress: Progress,
+    run_file: RunFile | None = None,
+) -> Model:
+    with _stage("prepare", None, progress, run_file):
+        prepared = backend.prepare(model)
+    with _stage("calibrate", len(calibration), progress, run_file):
+        batches = samples.batches(size, start=calibration.start, stop=calibration.stop)
+        ranges, notes = calibrate(
+            backend, prepared, recipe, batches, threads=plan.threads, progress=progress.advance
+        )
+    with _stage("quantize", None, progress, run_file):
+        quantized = backend.quantize(prepared, recipe, ranges)
+    quantized = replace(quantized, notes=(*quantized.notes, *notes))
+    for note in quantized.notes:
+        progress.note(note)
+    return quantized
+
+
+@contextmanager
+def _stage(name: str, total: int | None, progress: Progress, run_file: RunFile | None) -> Iterator[None]:
+    """Announce a stage, and note in the run file that it is done."""
+    progress.stage(name, total)
+    began = time.monotonic()
+    if run_file is not None:
+        run_file.write_stage(name, 0, total)
+    yield
+    if run_file is not None:
+        run_file.write_stage(name, total or 0, total, finished=True, seconds=time.monotonic() - began)
+
+
+def _opened(
+    model: object, data: object, labels: object, preprocessing: Preprocessing | None
+) -> tuple[Backend, Model, Samples]:
+    """The backend, the float model, and the samples as its inputs take them."""
+    backend = backend_for(model)
+    loaded = backend.load(model)
+    samples = Samples.of(data, labels=labels, preprocessing=preprocessing)
+    return backend, loaded, samples.for_inputs(loaded.graph.inputs)
+
+
+def _batch_size(model: Model, wanted: int | None) -> int:
+    """The number of samples per inference: what the model's inputs fix, else what is wanted, else 1.
+
+    Raises:
+        DataError: the model fixes another number than the wanted one.
+    """
+    if wanted is not None and wanted < 1:
+        raise DataError(f"batch size {wanted}", accepted="1 or more")
+    fixed = {t.shape[0] for t in model.graph.inputs if t.shape and isinstance(t.shape[0], int) and t.shape[0] > 0}
+    if not fixed:
+        return wanted or 1
+    size = min(fixed)
+    if wanted is not None and wanted != size:
+        raise DataError(
+            f"batch size {wanted}, and the model's inputs fix {size}", accepted=f"--batch-size {size}, or none"
+        )
+    return size
+
+
+def _split(samples: Samples, plan: Plan, given: Model | None = None) -> tuple[range, range]:
+    """Which samples calibrate and which are evaluated: the first some, and those after them.
+
+    Raises:
+        DataError: there are not enough samples.
+    """
+    for name, value in (("samples", plan.samples), ("calibration samples", plan.calibration_samples)):
+        if value is not None and value < 1:
+            raise DataError(f"{value} {name}", accepted="1 or more")
+    if samples.count == 0:
+        raise DataError(f"no samples in {samples.description}", accepted="at least one", next_step="check --data")
+    first = 0
+    if given is None:
+        # A single sample has to serve for both.
+        first = plan.calibration_samples or min(DEFAULT_CALIBRATION_SAMPLES, samples.count // 2)
+        if first >= samples.count > 1:
+            raise DataError(
+                f"{first} calibration samples of {samples.count} leave none to evaluate",
+                accepted=f"--calibration-samples up to {samples.count - 1}",
+            )
+        if samples.count == 1:
+            return range(0, 1), range(0, 1)
+    stop = samples.count if plan.samples is None else min(samples.count, first + plan.samples)
+    return range(0, first), range(first, stop)
+
+
+def _check_writable(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise OutputError(f"no such folder: {path.parent}", next_step="create it, or choose another with --output")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder", accepted="the name of a file")
+
+
+def _identity(model: Model) -> dict[str, Any]:
+    """What tells a model file from another; no path for a model that was never a file."""
+    if model.path is None:
+        return {"path": None, "digest": None, "bytes": None}
+    return {
+        "path": str(model.path.resolve()),
+        "digest": _digest(model.path),
+        "bytes": model.path.stat().st_size,
+    }
+
+
+def _same_model(identity: Mapping[str, Any], run: str | Path) -> str:
+    path = identity["path"]
+    if path is None:
+        raise RunFileError(f"a model of {run} was never a file", next_step="diagnose it again from Python")
+    if not Path(path).is_file() or _digest(Path(path)) != identity["digest"]:
+        raise RunFileError(
+            f"the model of {run} is {'changed' if Path(path).is_file() else 'missing'}: {path}",
+            accepted="the very file that the run began with",
+            next_step="bring it back, or begin a new run",
+        )
+    return str(path)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _add_note(run_file: RunFile, note: str) -> None:
+    notes = run_file.about("notes") or []
+    if note not in notes:
+        run_file.write_about(notes=[*notes, note])
+
+
+def _unreadable(skipped: Mapping[str, str]) -> str:
+    shown = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:5])
+    more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+    return f"{len(skipped)} photos could not be read and were skipped ({shown}{more})"
+
+
+def environment() -> dict[str, str]:
+    """What a figure may depend on: versions, processor, system."""
+    packages = ("quantscope", "onnxruntime", "onnx", "numpy")
+    return {
+        **{package: version(package) for package in packages},
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "system": platform.platform(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
