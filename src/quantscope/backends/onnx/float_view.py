@@ -64,6 +64,8 @@ INTEGER_OPS = {
 _CONCAT = "QLinearConcat"
 # ONNX Runtime's quantizer marks the codes of tensor t as "t_quantized" in the QOperator form.
 _CODES_SUFFIX = "_quantized"
+# … and an op on codes as "op_quant".
+_OP_SUFFIX = "_quant"
 
 
 def integer_op(node: onnx.NodeProto) -> IntegerOp | None:
@@ -179,14 +181,14 @@ class _Reader:
                 inputs.append(node.input[integer.bias])
             scale, zero_point = (node.input[i] if i < len(node.input) else "" for i in integer.output)
             outputs = [self._codes(node.output[0], self.constants.qparams(scale, zero_point) if scale else None)]
-            op_type = integer.float_type
+            op_type, name = integer.float_type, op.name.removesuffix(_OP_SUFFIX)
         else:
             # Pooling and reshaping work on codes as they are: what comes out is encoded like what went in.
             inherited = self._qparams.get(node.input[0]) if node.input else None
-            inputs, op_type = list(node.input), op.op_type
+            inputs, op_type, name = list(node.input), op.op_type, op.name
             outputs = [self._codes(o, inherited) if inherited is not None else o for o in node.output if o]
         return Op(
-            op.name, op_type, tuple(map(self.canonical, inputs)), tuple(map(self.canonical, outputs)), op.scope,
+            name, op_type, tuple(map(self.canonical, inputs)), tuple(map(self.canonical, outputs)), op.scope,
             op.attributes,
         )  # fmt: skip
 
@@ -267,7 +269,8 @@ def weights(model: OnnxModel) -> Iterator[Weight]:
                     )
                     qparams = QParams(qparams.scale, qparams.zero_point, spec)
                 values = qparams.dequantize(values)
-            yield Weight(node.name, _weight_name(codes), values, axis, qparams)
+            op = node.name.removesuffix(_OP_SUFFIX) if integer else node.name
+            yield Weight(op, _weight_name(codes), values, axis, qparams)
 
 
 def _dequantized_operand(

@@ -18,7 +18,7 @@ from quantscope.backends.base import Ranges
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.preparation import PER_CHANNEL_OPSET, quiet
 from quantscope.backends.onnx.sessions import first_line
-from quantscope.errors import RecipeError
+from quantscope.errors import ModelError, RecipeError
 from quantscope.graph import Graph
 from quantscope.recipe import Recipe
 
@@ -68,34 +68,28 @@ def quantize(model: OnnxModel, graph: Graph, recipe: Recipe, ranges: Ranges) -> 
         },
     )
 
-    def attempt(extra: dict[str, Any]) -> onnx.ModelProto:
-        proto = onnx.ModelProto()
-        proto.CopyFrom(model.proto)
-        options = {
-            "ActivationSymmetric": recipe.activations.symmetric,
-            "WeightSymmetric": recipe.weights.symmetric,
-            **extra,
-        }
-        weights, activations = _QUANT_TYPES[recipe.weights.dtype], _QUANT_TYPES[recipe.activations.dtype]
-        if recipe.format == "qdq":
-            quantizer: Any = QDQQuantizer(
-                proto, per_channel, recipe.reduce_range, weights, activations, data, [], kept, types, options
-            )
-        else:
-            quantizer = ONNXQuantizer(
-                proto, per_channel, recipe.reduce_range, QuantizationMode.QLinearOps, True, weights, activations,
-                data, [], kept, types, options,
-            )  # fmt: skip
-        quantizer.quantize_model()
-        return quantizer.model.model
-
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    options: dict[str, Any] = {
+        "ActivationSymmetric": recipe.activations.symmetric,
+        "WeightSymmetric": recipe.weights.symmetric,
+    }
+    shared = (_QUANT_TYPES[recipe.weights.dtype], _QUANT_TYPES[recipe.activations.dtype], data, [], kept, types, options)
     with quiet():
         try:
-            proto = attempt({})
-        except ValueError as error:
-            # The adjustment of weight scales for int32 biases fails on some real models (Magika, per channel).
-            proto = attempt({"QDQDisableWeightAdjustForInt32Bias": True})
-            notes.append(f"weight scales were not widened for int32 biases ({first_line(error)})")
+            if recipe.format == "qdq":
+                quantizer: Any = QDQQuantizer(proto, per_channel, recipe.reduce_range, *shared)
+            else:
+                mode = QuantizationMode.QLinearOps
+                quantizer = ONNXQuantizer(proto, per_channel, recipe.reduce_range, mode, True, *shared)
+            quantizer.quantize_model()
+        except Exception as error:  # The quantizer raises errors of many kinds on models it does not foresee.
+            raise ModelError(
+                f"ONNX Runtime's quantizer fails on this model: {first_line(error)}",
+                accepted="leaving the op it fails on in float",
+                next_step="try --fallback-type for the op's type, --per-tensor, or the other --format",
+            ) from error
+    proto = quantizer.model.model
     quantized = OnnxModel(proto)
     untouched = sum(t.data_type == TensorProto.FLOAT and len(t.dims) > 1 for t in proto.graph.initializer)
     if untouched and not kept and recipe.op_types is None:
