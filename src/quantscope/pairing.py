@@ -26,7 +26,8 @@ class TensorPair:
     """A tensor of the reference and the one that stands for it in the quantized model.
 
     `quantized_name` is the tensor to read: integer codes if `codes`, real values else. With `qparams` it is
-    quantized; without, it was left in float. `absorbed` is the type of an activation that became part of the op.
+    quantized; without, it was left in float. `absorbed` is the type of an activation that became part of the op;
+    `quantized_op` is the op's name in the quantized model.
     """
 
     op: Op
@@ -36,6 +37,7 @@ class TensorPair:
     qparams: QParams | None = None
     codes: bool = False
     absorbed: str = ""
+    quantized_op: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def pair(reference: Graph, quantized: FloatView, observable: Iterable[str]) -> P
                 continue
             quantized_name, codes = read
             pair = TensorPair(
-                named, "activation", reference_name, quantized_name, encoded.qparams, codes, absorbed
+                named, "activation", reference_name, quantized_name, encoded.qparams, codes, absorbed, op.name
             )
             pairs.append(pair)
             paired_outputs[reference_name] = pair

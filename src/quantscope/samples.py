@@ -449,7 +449,7 @@ def _named(chunk: Chunk, inputs: Inputs) -> tuple[dict[str, NDArray[Any]], NDArr
                 accepted="one array per input, in this order: " + ", ".join(t.name for t in inputs),
             )
         arrays = {t.name: a for t, a in zip(inputs, arrays, strict=True)}
-    known = {t.name for t in inputs} if inputs is not None else set(arrays)
+    known = {t.name for t in inputs} if inputs is not None else set(arrays) - set(_LABEL_KEYS)
     keys = [key for key in arrays if key not in known]
     for key in keys:
         if key in _LABEL_KEYS and labels is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,14 +22,19 @@ STAGE = "weights"
 
 
 def compare_weights(
-    run_file: RunFile, backend: Backend, reference: Model, quantized: Model, first: int, progress: Progress
+    run_file: RunFile,
+    backend: Backend,
+    reference: Model,
+    quantized: Model,
+    pairs: Sequence[TensorPair],
+    progress: Progress,
 ) -> None:
     """Write a row for each weight of the quantized model whose float form is known.
 
     The float weights are those of the reference as quantization saw them: with batch normalization folded in.
 
     Args:
-        first: the position of the first row.
+        pairs: the activations, whose rows come first, and by which an op is called what the user calls it.
     """
     if any(stage["name"] == STAGE and stage["finished"] for stage in run_file.stages()):
         return
@@ -36,9 +42,10 @@ def compare_weights(
     weights = list(backend.weights(quantized))
     progress.stage(STAGE, len(weights))
     ops = {op.name: op for op in backend.float_view(quantized).graph.ops}
+    ops |= {pair.quantized_op: replace(pair.op, op_type=ops[pair.quantized_op].op_type) for pair in pairs}
     matches = _matched(weights, backend, reference)
     rows = {}
-    for position, (float_weight, weight) in enumerate(matches, first):
+    for position, (float_weight, weight) in enumerate(matches, len(pairs)):
         rows[position] = _row(ops[weight.op], float_weight, weight)
         progress.advance()
     run_file.checkpoint(rows, {}, {}, (STAGE, len(weights), len(weights), True, time.monotonic() - began))

@@ -220,7 +220,7 @@ def _run(
                 "evaluation": len(evaluation),
             },
         )
-        compare_weights(run_file, backend, reference, quantized, len(pairing.pairs), progress)
+        compare_weights(run_file, backend, reference, quantized, pairing.pairs, progress)
         sweep.sweep(
             run_file, backend, reference, quantized, pairing.pairs, samples, evaluation, size,
             metric=metric, threads=plan.threads, progress=progress,

@@ -1,0 +1,176 @@
+"""quantscope diagnose."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantscope.cli import options as o
+from quantscope.errors import DataError
+
+if TYPE_CHECKING:
+    from quantscope.diagnosis import Diagnosis
+
+_EPILOG = """[bold]Examples[/bold]
+
+Quantize a model and see the damage:
+  quantscope diagnose resnet50.onnx --data imagenet/ --preset imagenet-torch
+
+Compare with a quantized model that any tool made:
+  quantscope diagnose float.onnx int8.onnx --data samples.npz
+
+Samples from your own code, and your own metric:
+  quantscope diagnose model.onnx --data my.loader:batches --metric my.scores:f1
+
+Leave two ops in float and look again:
+  quantscope diagnose model.onnx --data samples.npz --fallback '/head/*' --fallback-type Softmax
+
+Go on with a run that was interrupted:
+  quantscope diagnose --resume model.qscope
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=_EPILOG.replace("\n  ", "\n\n  "))(diagnose)
+
+
+def diagnose(
+    reference: Annotated[Path | None, typer.Argument(help="The float model, an .onnx file.")] = None,
+    quantized: Annotated[
+        Path | None, typer.Argument(help="The quantized model, made by any tool; without it quantscope makes one.")
+    ] = None,
+    data: o.Data = None,
+    labels: o.Labels = None,
+    samples: o.SampleCount = None,
+    calibration_samples: o.CalibrationSamples = None,
+    batch_size: o.BatchSize = None,
+    metric: o.Metric = None,
+    preset: o.Preset = None,
+    resize: o.Resize = None,
+    crop: o.Crop = None,
+    size: o.Size = None,
+    scale: o.Scale = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    channels: o.Channels = None,
+    layout: o.Layout = None,
+    format: o.Format = "qdq",
+    per_channel: o.PerChannel = True,
+    activations: o.Activations = "uint8",
+    weights: o.Weights = "int8",
+    symmetric: o.Symmetric = False,
+    calibration: o.CalibrationMethod = "minmax",
+    percentile: o.Percentile = 99.99,
+    fallback: o.Fallback = None,
+    fallback_type: o.FallbackType = None,
+    op_type: o.OpType = None,
+    reduce_range: o.ReduceRange = False,
+    run: Annotated[
+        Path | None, typer.Option("--run", rich_help_panel="Run", help="The run file. [default: MODEL.qscope]")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", rich_help_panel="Run", help="Where to write the quantized model. [default: RUN.int8.onnx]"
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN", rich_help_panel="Run", help="Go on with an interrupted run."),
+    ] = None,
+    threads: o.Threads = 0,
+    top: o.Top = 10,
+    all: o.All = False,
+    sort: o.Sort = "sqnr_db",
+    json: o.Json = False,
+) -> None:
+    """Show where a quantized model differs from its float model, op by op, and what that does to its accuracy.
+
+    With one model: calibrate, quantize, evaluate both, compare every op. With two: compare the pair.
+    """
+    from quantscope import workflows
+    from quantscope.cli.progress import ProgressBars
+
+    o.check_sort(sort)
+    o.check_top(top)
+    if resume is not None:
+        if reference is not None:
+            raise DataError("both a model and --resume are given", accepted="one of them")
+        with interruptible(resume), ProgressBars() as progress:
+            result = workflows.resume(resume, progress=progress)
+    else:
+        if reference is None:
+            raise DataError("no model is given", accepted="quantscope diagnose MODEL.onnx --data SOURCE")
+        if data is None:
+            raise DataError(
+                "no samples are given: --data is missing",
+                accepted="a folder of photos, an .npz or .npy file, or package.module:function",
+                next_step="quantscope diagnose --help shows examples",
+            )
+        preprocessing = o.preprocessing(preset, resize, crop, size, scale, mean, std, channels, layout)
+        recipe = o.recipe(
+            format, per_channel, activations, weights, symmetric, calibration, percentile, fallback, fallback_type,
+            op_type, reduce_range,
+        )  # fmt: skip
+        chosen = run if run is not None else free_run_name(reference.stem)
+        with interruptible(chosen), ProgressBars() as progress:
+            result = workflows.diagnose(
+                reference, quantized, data=data, labels=labels, preprocessing=preprocessing, recipe=recipe,
+                samples=samples, calibration_samples=calibration_samples, batch_size=batch_size, metric=metric,
+                run=chosen, output=output, threads=threads, progress=progress,
+            )  # fmt: skip
+    print_diagnosis(result, None if all else top, sort, json, next_steps(result, given=quantized is not None))
+
+
+def next_steps(diagnosis: Diagnosis, *, given: bool) -> list[str]:
+    """What to do next, each with a command to copy."""
+    run = shlex.quote(diagnosis.run)
+    steps = ["Follow the error through the model, op by op:", f"  quantscope show {run} --sort order --all"]
+    worst = next((t for t in diagnosis.activations if t.is_quantized), None)
+    if not given and worst is not None and "--resume" not in sys.argv:
+        again = shlex.join(["quantscope", *sys.argv[1:]])
+        steps += [
+            "Leave the op with the largest error in float, and look what that brings:",
+            f"  {again} --fallback {shlex.quote(worst.op)}",
+        ]
+        if diagnosis.recipe is not None and diagnosis.recipe.calibration.method == "minmax":
+            steps += ["Try ranges without outliers:", f"  {again} --calibration entropy"]
+    return [*steps, "Take all columns elsewhere:", f"  quantscope export {run} --format csv"]
+
+
+def print_diagnosis(diagnosis: Diagnosis, top: int | None, sort: str, json: bool, next_steps: list[str]) -> None:
+    """Print the tables, or the document as JSON."""
+    from quantscope.report import tables, terminal
+
+    if json:
+        sys.stdout.write(tables.as_json(diagnosis).decode())
+        return
+    terminal.print_summary(terminal.console(), diagnosis, top=top, sort=sort, next_steps=next_steps)
+
+
+def free_run_name(stem: str) -> Path:
+    """A name in the current folder that no run file or model has yet."""
+    from itertools import chain, count
+
+    for number in chain([""], (f"-{n}" for n in count(2))):
+        path = Path(f"{stem}{number}.qscope")
+        if not path.exists() and not path.with_suffix(".int8.onnx").exists():
+            return path
+    raise AssertionError("the numbers never end")
+
+
+@contextmanager
+def interruptible(run: Path) -> Iterator[None]:
+    """On Ctrl-C say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"interrupted; go on with: quantscope diagnose --resume {shlex.quote(str(run))}\n")
+        raise

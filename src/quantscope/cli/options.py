@@ -1,0 +1,260 @@
+"""Options that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from quantscope.errors import DataError
+
+if TYPE_CHECKING:
+    from quantscope.images import Preprocessing
+    from quantscope.recipe import Recipe
+
+_SAMPLES, _PHOTOS, _RECIPE, _RUN, _TABLES = "Samples", "Photos", "Quantization", "Run", "Output"
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data", "-d", metavar="SOURCE", rich_help_panel=_SAMPLES,
+        help="A folder of photos, an .npz or .npy file, or a function: package.module:function.",
+    ),
+]  # fmt: skip
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels", rich_help_panel=_SAMPLES,
+        help='Labels: for photos a list of "file label" lines, else an .npy or text file.',
+    ),
+]  # fmt: skip
+SampleCount = Annotated[
+    int | None,
+    typer.Option("--samples", "-n", metavar="N", rich_help_panel=_SAMPLES, help="Evaluate N samples. [default: all]"),
+]
+CalibrationSamples = Annotated[
+    int | None,
+    typer.Option(
+        "--calibration-samples", metavar="N", rich_help_panel=_SAMPLES,
+        help="Calibrate with the first N samples; the rest are evaluated. [default: 50, at most half]",
+    ),
+]  # fmt: skip
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", metavar="N", rich_help_panel=_SAMPLES, help="Samples per inference. [default: the model's, or 1]"
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric", rich_help_panel=_SAMPLES,
+        help="top1, top5, agreement, cosine, mse, or package.module:function. [default: by outputs and labels]",
+    ),
+]  # fmt: skip
+
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset", rich_help_panel=_PHOTOS, help="imagenet-torch, imagenet-caffe or imagenet-tf; options below override."
+    ),
+]
+Resize = Annotated[
+    int | None,
+    typer.Option("--resize", metavar="PIXELS", rich_help_panel=_PHOTOS, help="Resize the short side."),
+]
+Crop = Annotated[
+    str | None, typer.Option("--crop", metavar="N or HxW", rich_help_panel=_PHOTOS, help="Crop from the centre.")
+]
+Size = Annotated[
+    str | None,
+    typer.Option("--size", metavar="HxW", rich_help_panel=_PHOTOS, help="Resize to exactly this, whatever the shape."),
+]
+Scale = Annotated[
+    str | None,
+    typer.Option("--scale", rich_help_panel=_PHOTOS, help="Factor for pixels before mean and std, such as 1/255."),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option("--mean", metavar="M[,M,M]", rich_help_panel=_PHOTOS, help="Subtracted, in channel order."),
+]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", metavar="S[,S,S]", rich_help_panel=_PHOTOS, help="Divided by, in channel order."),
+]
+Channels = Annotated[
+    str | None, typer.Option("--channels", rich_help_panel=_PHOTOS, help="Channel order: rgb, bgr or gray.")
+]
+Layout = Annotated[str | None, typer.Option("--layout", rich_help_panel=_PHOTOS, help="Axis order: nchw or nhwc.")]
+
+Format = Annotated[
+    Literal["qdq", "qoperator"], typer.Option("--format", rich_help_panel=_RECIPE, help="Form of the quantized model.")
+]
+PerChannel = Annotated[
+    bool,
+    typer.Option("--per-channel/--per-tensor", rich_help_panel=_RECIPE, help="Weights: a scale per channel, or one."),
+]
+Activations = Annotated[
+    Literal["uint8", "int8"], typer.Option("--activations", rich_help_panel=_RECIPE, help="Type of activations.")
+]
+Weights = Annotated[
+    Literal["int8", "uint8"], typer.Option("--weights", rich_help_panel=_RECIPE, help="Type of weights.")
+]
+Symmetric = Annotated[
+    bool, typer.Option("--symmetric", rich_help_panel=_RECIPE, help="Activation ranges symmetric around zero.")
+]
+CalibrationMethod = Annotated[
+    Literal["minmax", "percentile", "entropy"],
+    typer.Option("--calibration", rich_help_panel=_RECIPE, help="How ranges are taken from the samples."),
+]
+Percentile = Annotated[
+    float, typer.Option("--percentile", rich_help_panel=_RECIPE, help="Share of values kept, for percentile.")
+]
+Fallback = Annotated[
+    list[str] | None,
+    typer.Option("--fallback", metavar="OP", rich_help_panel=_RECIPE, help="Leave this op in float: name or glob. Repeat."),
+]
+FallbackType = Annotated[
+    list[str] | None,
+    typer.Option("--fallback-type", metavar="TYPE", rich_help_panel=_RECIPE, help="Leave this op type in float. Repeat."),
+]
+OpType = Annotated[
+    list[str] | None,
+    typer.Option("--op-type", metavar="TYPE", rich_help_panel=_RECIPE, help="Quantize only this op type. Repeat."),
+]
+ReduceRange = Annotated[
+    bool,
+    typer.Option("--reduce-range", rich_help_panel=_RECIPE, help="7-bit weights, for processors without VNNI."),
+]
+
+Threads = Annotated[
+    int, typer.Option("--threads", metavar="N", rich_help_panel=_RUN, help="Threads; 0 means all cores.")
+]
+Top = Annotated[int, typer.Option("--top", metavar="N", rich_help_panel=_TABLES, help="Rows to show of each table.")]
+All = Annotated[bool, typer.Option("--all", rich_help_panel=_TABLES, help="Show all rows.")]
+Sort = Annotated[
+    str,
+    typer.Option(
+        "--sort", metavar="COLUMN", rich_help_panel=_TABLES,
+        help="Order of both tables, worst first: sqnr_db, mse, cosine, local_sqnr_db, clipped_fraction, min, max, … or order.",
+    ),
+]  # fmt: skip
+Json = Annotated[
+    bool, typer.Option("--json", rich_help_panel=_TABLES, help="Print the whole document as JSON and nothing else.")
+]
+
+
+def check_sort(column: str) -> None:
+    """Raise a DataError if tables cannot be sorted by this column."""
+    from quantscope.diagnosis import sortable_columns
+
+    if column not in sortable_columns():
+        raise DataError(f"cannot sort by {column!r}", accepted=", ".join(sortable_columns()))
+
+
+def check_top(top: int) -> None:
+    """Raise a DataError if so many rows cannot be shown."""
+    if top < 0:
+        raise DataError(f"--top {top}", accepted="0 or more")
+
+
+def preprocessing(
+    preset: str | None,
+    resize: int | None,
+    crop: str | None,
+    size: str | None,
+    scale: str | None,
+    mean: str | None,
+    std: str | None,
+    channels: str | None,
+    layout: str | None,
+) -> Preprocessing | None:
+    """The preset with what the other options override; None if no option is given.
+
+    Raises:
+        DataError: an option's value means nothing.
+    """
+    from dataclasses import replace
+
+    from quantscope.images import PRESETS, Preprocessing
+
+    given: dict[str, Any] = {
+        "resize": resize,
+        "crop": _pixels(crop, "--crop") if crop else None,
+        "size": _pair(size, "--size") if size else None,
+        "scale": _number(scale, "--scale") if scale else None,
+        "mean": _numbers(mean, "--mean") if mean else None,
+        "std": _numbers(std, "--std") if std else None,
+        "channels": channels,
+        "layout": layout,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    if preset is None:
+        return Preprocessing(**given) if given else None
+    if preset not in PRESETS:
+        raise DataError(f"unknown preset {preset!r}", accepted=", ".join(PRESETS))
+    if "size" in given:
+        given = {"resize": None, "crop": None, **given}
+    return replace(PRESETS[preset], **given)
+
+
+def recipe(
+    format: Literal["qdq", "qoperator"],
+    per_channel: bool,
+    activations: str,
+    weights: str,
+    symmetric: bool,
+    calibration: Literal["minmax", "percentile", "entropy"],
+    percentile: float,
+    fallback: list[str] | None,
+    fallback_type: list[str] | None,
+    op_type: list[str] | None,
+    reduce_range: bool,
+) -> Recipe:
+    """The recipe that the options describe.
+
+    Raises:
+        RecipeError: they contradict each other.
+    """
+    from quantscope.qparams import PerChannel, PerTensor, QuantSpec
+    from quantscope.recipe import Calibration, OpRule, Recipe
+
+    rules = (*(OpRule(s) for s in fallback or ()), *(OpRule(s, "type") for s in fallback_type or ()))
+    return Recipe(
+        format=format,
+        activations=QuantSpec.from_dtype(activations, symmetric=symmetric),
+        weights=QuantSpec.from_dtype(
+            weights, symmetric=weights == "int8", granularity=PerChannel(0) if per_channel else PerTensor()
+        ),
+        op_types=tuple(op_type) if op_type else None,
+        rules=rules,
+        calibration=Calibration(calibration, percentile),
+        reduce_range=reduce_range,
+    )
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(Fraction(text.strip()))
+    except (ValueError, ZeroDivisionError):
+        raise DataError(f"{option} {text!r}", accepted="a number or a fraction, such as 0.5 or 1/255") from None
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    return tuple(_number(part, option) for part in text.split(","))
+
+
+def _pair(text: str, option: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) == 1:
+        parts *= 2
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise DataError(f"{option} {text!r}", accepted="N or HxW, such as 224 or 48x320")
+    return int(parts[0]), int(parts[1])
+
+
+def _pixels(text: str, option: str) -> int | tuple[int, int]:
+    height, width = _pair(text, option)
+    return height if height == width else (height, width)

@@ -1,0 +1,46 @@
+"""quantscope show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quantscope.cli import options as o
+
+_EPILOG = """[bold]Examples[/bold]
+
+  quantscope show model.qscope
+
+  quantscope show model.qscope --sort mse --top 30
+
+  quantscope show model.qscope --skipped
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=_EPILOG)(show)
+
+
+def show(
+    run: Annotated[Path, typer.Argument(help="A run file; the run may still go on, or have been interrupted.")],
+    top: o.Top = 10,
+    all: o.All = False,
+    sort: o.Sort = "sqnr_db",
+    skipped: Annotated[bool, typer.Option("--skipped", help="List the ops without a row, and why.")] = False,
+    json: o.Json = False,
+) -> None:
+    """Print a run again, also one that is half finished."""
+    from quantscope.cli.diagnose import print_diagnosis
+    from quantscope.report import terminal
+    from quantscope.workflows import open_run
+
+    o.check_sort(sort)
+    o.check_top(top)
+    diagnosis = open_run(run)
+    if skipped and not json:
+        terminal.console().print(terminal.skipped_table(diagnosis))
+        return
+    print_diagnosis(diagnosis, None if all else top, sort, json, [])

@@ -1,0 +1,38 @@
+"""The one document behind every view: a diagnosis as plain values, with a version."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from quantscope.diagnosis import Diagnosis
+from quantscope.report.tables import rows
+
+DOCUMENT_VERSION = 1
+
+
+def document(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The diagnosis as plain values that JSON can hold, histograms left out."""
+    first = diagnosis.first_not_finite
+    return {
+        "document_version": DOCUMENT_VERSION,
+        "run": diagnosis.run,
+        "status": diagnosis.status,
+        "models": dict(diagnosis.models),
+        "samples": dict(diagnosis.samples),
+        "environment": dict(diagnosis.environment),
+        "recipe": diagnosis.recipe.to_dict() if diagnosis.recipe else None,
+        "accuracy": [
+            {**asdict(s), "difference": s.difference, "relative_difference": s.relative_difference}
+            for s in diagnosis.scores
+        ],
+        "coverage": diagnosis.coverage,
+        "skipped": dict(diagnosis.skipped),
+        "measuring_changed": diagnosis.measuring_changed,
+        "first_not_finite": first.op if first else None,
+        "activations": rows(diagnosis, "activation"),
+        "weights": rows(diagnosis, "weight"),
+        "biases": rows(diagnosis, "bias"),
+        "notes": list(diagnosis.notes),
+        "stages": [dict(stage) for stage in diagnosis.stages],
+    }

@@ -1,0 +1,127 @@
+"""The tables as rows of plain values, and as CSV, JSON, Parquet and data frames."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from quantscope.diagnosis import Diagnosis, TensorDiagnosis, TensorSummary
+from quantscope.errors import OutputError, UnsupportedError
+from quantscope.pairing import Role
+
+_NESTED = ("reference", "quantized", "histogram", "channels")
+
+
+def row(tensor: TensorDiagnosis) -> dict[str, Any]:
+    """A row as plain values: the columns of both models are called reference_min, quantized_min and so on."""
+    values = {f.name: getattr(tensor, f.name) for f in fields(tensor) if f.name not in _NESTED}
+    for side in ("reference", "quantized"):
+        summary: TensorSummary = getattr(tensor, side)
+        values |= {f"{side}_{f.name}": getattr(summary, f.name) for f in fields(summary)}
+    return {**values, "remark": tensor.remark}
+
+
+def rows(diagnosis: Diagnosis, role: Role | None = None) -> list[dict[str, Any]]:
+    """The rows of a role worst first; of all roles, activations before weights before biases, without one."""
+    if role == "bias" or role is None:
+        biases = [t for t in diagnosis.tensors if t.role == "bias"]
+        chosen: Iterable[TensorDiagnosis] = biases if role else (*diagnosis.activations, *diagnosis.weights, *biases)
+    else:
+        chosen = diagnosis.weights if role == "weight" else diagnosis.activations
+    return [row(tensor) for tensor in chosen]
+
+
+def strict(value: Any) -> Any:
+    """The value with what JSON cannot say replaced: nan by null, infinity by "Infinity" or "-Infinity"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, dict):
+        return {key: strict(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(v) for v in value]
+    return value
+
+
+def as_csv(diagnosis: Diagnosis) -> bytes:
+    """All rows as CSV with a header."""
+    table = rows(diagnosis)
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(table[0]) if table else ["op"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return buffer.getvalue().encode()
+
+
+def as_json(diagnosis: Diagnosis) -> bytes:
+    """The whole document as JSON."""
+    from quantscope.report.document import document
+
+    return json.dumps(strict(document(diagnosis)), indent=2).encode() + b"\n"
+
+
+def as_parquet(diagnosis: Diagnosis) -> bytes:
+    """All rows as a Parquet table.
+
+    Raises:
+        UnsupportedError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UnsupportedError(
+            "Parquet needs the package pyarrow", next_step="install it: pip install 'quantscope[parquet]'"
+        ) from error
+    buffer = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows(diagnosis)), buffer)
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content
+
+
+FORMATS = {"csv": as_csv, "json": as_json, "parquet": as_parquet}
+
+
+def frame(diagnosis: Diagnosis, role: Role) -> Any:
+    """A pandas DataFrame of the rows of a role.
+
+    Raises:
+        UnsupportedError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise UnsupportedError(
+            "data frames need the package pandas", next_step="install it: pip install 'quantscope[pandas]'"
+        ) from error
+    return pandas.DataFrame(rows(diagnosis, role))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside its place, then rename it: it appears whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}", next_step="choose another place with --output"
+        ) from error
+    finally:
+        if temporary is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
