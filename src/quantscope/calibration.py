@@ -33,7 +33,8 @@ def calibrate(
     names = backend.tensors_to_calibrate(model, recipe)
     statistics = {name: TensorStatistics() for name in names}
     seen = 0
-    with backend.open(model, names, deployed=False, threads=threads) as runner:
+    # Op by op: a fused kernel rounds otherwise, and on another processor yet otherwise.
+    with backend.open(model, names, trace="exact", threads=threads) as runner:
         for batch in batches:
             values = {**batch.inputs, **runner.run(batch.inputs)}
             for name in names:
@@ -42,7 +43,9 @@ def calibrate(
             seen += batch.size
             progress(batch.size)
     if not seen:
-        raise DataError("no samples to calibrate with", accepted="at least one sample", next_step="check --data")
+        raise DataError(
+            "no samples to calibrate with", accepted="at least one sample", next_step="check --data"
+        )
     notes = []
     odd = [name for name in names if statistics[name].count > statistics[name].finite_count]
     if odd:

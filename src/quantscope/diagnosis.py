@@ -115,7 +115,11 @@ class TensorDiagnosis:
                 for count, what in ((s.nan_count, "NaN"), (s.infinity_count, "infinite"))
                 if count
             ]
-            where = "" if self.first_non_finite_sample is None else f", first in sample {self.first_non_finite_sample}"
+            where = (
+                ""
+                if self.first_non_finite_sample is None
+                else f", first in sample {self.first_non_finite_sample}"
+            )
             return ", ".join(found) + where
         if self.reference.count == 0:
             return "empty"

@@ -129,7 +129,9 @@ def _top5(outputs: Outputs, labels: NDArray[Any] | None, reference: Outputs) -> 
 
 
 def _agreement(outputs: Outputs, labels: NDArray[Any] | None, reference: Outputs) -> NDArray[np.float64]:
-    same: NDArray[Any] = _classes(outputs, "agreement").argmax(1) == _classes(reference, "agreement").argmax(1)
+    same: NDArray[Any] = _classes(outputs, "agreement").argmax(1) == _classes(reference, "agreement").argmax(
+        1
+    )
     return same.astype(np.float64)
 
 
@@ -190,7 +192,12 @@ def score(metric: str, reference: Sequence[float], quantized: Sequence[float]) -
     x, y = np.asarray(reference, np.float64), np.asarray(quantized, np.float64)
     low, high = paired_interval(x, y)
     return Score(
-        metric, len(x), float(x.mean()) if len(x) else math.nan, float(y.mean()) if len(y) else math.nan, low, high
+        metric,
+        len(x),
+        float(x.mean()) if len(x) else math.nan,
+        float(y.mean()) if len(y) else math.nan,
+        low,
+        high,
     )
 
 

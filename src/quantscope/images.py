@@ -29,8 +29,8 @@ class Preprocessing:
 
     `resize` brings the short side to so many pixels, `crop` cuts (height, width) from the centre, `size` resizes to
     (height, width) whatever the shape was and excludes both. `mean` and `std` have one number, or one per channel in
-    the order of `channels`. Resizing is bilinear with antialiasing; sizes and offsets are rounded as torchvision's
-    Resize and CenterCrop do.
+    the order of `channels`. Resizing is bilinear with antialiasing, to sizes as torchvision's Resize gives them; an odd margin
+    leaves its extra pixel at the right and the bottom.
     """
 
     resize: int | None = None
@@ -56,10 +56,13 @@ class Preprocessing:
         if 0 in self.std:
             raise DataError(f"std is {self.std}", accepted="values other than 0")
         if self.size and (self.resize or self.crop):
-            raise DataError("both size and resize or crop are given", accepted="size alone, or resize and crop")
+            raise DataError(
+                "both size and resize or crop are given", accepted="size alone, or resize and crop"
+            )
         if any(pixels < 1 for pixels in (*self.crop_size, *(self.size or ()), self.resize or 1)):
             raise DataError(
-                f"resize {self.resize}, crop {self.crop}, size {self.size}", accepted="positive numbers of pixels"
+                f"resize {self.resize}, crop {self.crop}, size {self.size}",
+                accepted="positive numbers of pixels",
             )
 
     @property
@@ -98,8 +101,10 @@ class Preprocessing:
     @staticmethod
     def _cropped(image: Image.Image, height: int, width: int) -> Image.Image:
         if image.width < width or image.height < height:
-            raise UnreadableImage(f"{image.height}x{image.width}, smaller than the crop {height}x{width}; set resize")
-        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+            raise UnreadableImage(
+                f"{image.height}x{image.width}, smaller than the crop {height}x{width}; set resize"
+            )
+        left, top = (image.width - width) // 2, (image.height - height) // 2
         return image.crop((left, top, left + width, top + height))
 
     def to_spec(self) -> dict[str, Any]:
@@ -179,7 +184,9 @@ def _listed(folder: Path, listed: Path) -> list[Photo]:
     try:
         lines = listed.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the label list {listed}: {error}", accepted='lines "file label"') from error
+        raise DataError(
+            f"cannot read the label list {listed}: {error}", accepted='lines "file label"'
+        ) from error
     photos = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -187,7 +194,8 @@ def _listed(folder: Path, listed: Path) -> list[Photo]:
         name, _, label = line.rstrip().rpartition(" ")
         if not name or not label.removeprefix("-").isdecimal():
             raise DataError(
-                f"line {number} of {listed} is {line!r}", accepted='lines "file label", the label a whole number'
+                f"line {number} of {listed} is {line!r}",
+                accepted='lines "file label", the label a whole number',
             )
         places = [place / name.strip() for place in (folder, folder / "val", listed.parent)]
         photos.append(Photo(next((p for p in places if p.is_file()), places[0]), int(label)))

@@ -14,7 +14,18 @@ Role = Literal["activation", "weight", "bias"]
 
 # Ops that only rearrange or repeat values: their output says nothing that their input did not.
 _REARRANGING = frozenset(
-    ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout", "Cast", "Expand", "Tile")
+    (
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Identity",
+        "Dropout",
+        "Cast",
+        "Expand",
+        "Tile",
+    )
 )
 _SHAPE_OPS = frozenset(("Shape", "Size"))
 # Activations that quantizers merge into the op before them: the range of the codes does their work.

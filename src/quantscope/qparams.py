@@ -93,9 +93,7 @@ class QParams:
         if isinstance(granularity, PerBlock):
             axis = granularity.axis % len(shape)
             parts = [
-                np.take(
-                    np.repeat(values, granularity.size, axis=axis), np.arange(shape[axis]), axis=axis
-                )
+                np.take(np.repeat(values, granularity.size, axis=axis), np.arange(shape[axis]), axis=axis)
                 for values in (self.scale, self.zero_point)
             ]
             return parts[0], parts[1]

@@ -112,7 +112,9 @@ class RunFile:
         """
         if not path.is_file():
             raise RunFileError(
-                f"no such run file: {path}", accepted="a .qscope file", next_step="run quantscope diagnose first"
+                f"no such run file: {path}",
+                accepted="a .qscope file",
+                next_step="run quantscope diagnose first",
             )
         connection = _connect(path)
         try:
@@ -212,7 +214,9 @@ class RunFile:
 
     def _failure(self, error: sqlite3.Error) -> QuantscopeError:
         text = str(error)
-        step = "free some space; then go on with --resume" if "full" in text else "check the file and its folder"
+        step = (
+            "free some space; then go on with --resume" if "full" in text else "check the file and its folder"
+        )
         return RunFileError(f"cannot write the run file {self.path}: {text}", next_step=step)
 
     def about(self, key: str) -> Any:
@@ -249,7 +253,9 @@ class RunFile:
         rows = self._connection.execute(
             "SELECT name, done, total, finished, seconds FROM stages ORDER BY position"
         ).fetchall()
-        return tuple(dict(zip(("name", "done", "total", "finished", "seconds"), row, strict=True)) for row in rows)
+        return tuple(
+            dict(zip(("name", "done", "total", "finished", "seconds"), row, strict=True)) for row in rows
+        )
 
     def checkpoint(
         self,
@@ -269,7 +275,10 @@ class RunFile:
         with self.transaction():
             self._connection.executemany(
                 "INSERT OR REPLACE INTO tensors VALUES (?, ?, ?, ?, ?)",
-                ((position, t.role, t.op, _row_json(t), pack(_row_arrays(t))) for position, t in rows.items()),
+                (
+                    (position, t.role, t.op, _row_json(t), pack(_row_arrays(t)))
+                    for position, t in rows.items()
+                ),
             )
             if not accumulators:
                 self._connection.execute("DELETE FROM accumulators")
@@ -421,7 +430,9 @@ def _row(values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TensorDi
 def _graph_json(graph: Graph) -> dict[str, Any]:
     used = {name for op in graph.ops for name in (*op.inputs, *op.outputs)}
     return {
-        "ops": [[op.name, op.op_type, op.inputs, op.outputs, op.scope, dict(op.attributes)] for op in graph.ops],
+        "ops": [
+            [op.name, op.op_type, op.inputs, op.outputs, op.scope, dict(op.attributes)] for op in graph.ops
+        ],
         "tensors": [[t.name, t.dtype, t.shape] for t in graph.tensors.values() if t.name in used],
         "inputs": [t.name for t in graph.inputs],
         "outputs": [t.name for t in graph.outputs],

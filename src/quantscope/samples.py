@@ -167,11 +167,17 @@ class Samples:
             sizes = {name: len(array) for name, array in named.items()}
             size = next(iter(sizes.values()))
             if len(set(sizes.values())) > 1:
-                raise DataError(f"inputs differ in their number of samples: {sizes}", accepted="the same for all")
+                raise DataError(
+                    f"inputs differ in their number of samples: {sizes}", accepted="the same for all"
+                )
             if labels is not None and len(labels) != size:
                 raise DataError(f"labels do not match: {len(labels)} labels for {size} samples")
             for i in range(size):
-                yield chunk.first + i, {n: a[i] for n, a in named.items()}, None if labels is None else labels[i]
+                yield (
+                    chunk.first + i,
+                    {n: a[i] for n, a in named.items()},
+                    None if labels is None else labels[i],
+                )
 
     def _nothing(self) -> DataError:
         if self.skipped:
@@ -204,7 +210,9 @@ def imported(name: str) -> Callable[..., Any]:
             next_step="check the name; the current directory is searched first",
         ) from error
     if not callable(found):
-        raise DataError(f"{name} is no function but {type(found).__name__}", accepted="package.module:function")
+        raise DataError(
+            f"{name} is no function but {type(found).__name__}", accepted="package.module:function"
+        )
     function: Callable[..., Any] = found
     return function
 
@@ -219,20 +227,24 @@ def _from_path(source: str | Path, labels: object, preprocessing: Preprocessing 
             samples.spec = {"source": source}
             return samples
         raise DataError(f"no such file or folder: {path}", accepted=_ACCEPTED, next_step="check --data")
-    spec = {"source": str(path.resolve()), "labels": str(Path(labels).resolve()) if _is_path(labels) else None}
+    spec = {
+        "source": str(path.resolve()),
+        "labels": str(Path(labels).resolve()) if _is_path(labels) else None,
+    }
     try:
         if path.suffix == ".npy":
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             samples = _from_arrays((array,), labels, f"{path} of shape {array.shape}")
         elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}
             samples = _from_mapping(arrays, labels, f"{path} with {', '.join(arrays)}")
         else:
             raise DataError(f"samples in a file of type {path.suffix!r}: {path}", accepted=_ACCEPTED)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"cannot read {path}: {error}", accepted="an .npy or .npz file of plain arrays, without pickled objects"
+            f"cannot read {path}: {error}",
+            accepted="an .npy or .npz file of plain arrays, without pickled objects",
         ) from error
     samples.spec = spec if labels is None or _is_path(labels) else None
     return samples
@@ -248,7 +260,9 @@ def _from_photos(folder: Path, labels: object, preprocessing: Preprocessing | No
             next_step="take what the model was trained with; from Python pass quantscope.Preprocessing(...)",
         )
     if labels is not None and not _is_path(labels):
-        raise DataError(f"labels of type {type(labels).__name__} for photos", accepted='a list of "file label" lines')
+        raise DataError(
+            f"labels of type {type(labels).__name__} for photos", accepted='a list of "file label" lines'
+        )
     listed = Path(labels) if isinstance(labels, str | Path) else None
     if listed is not None and not listed.is_file():
         raise DataError(f"no such label list: {listed}", accepted='a file of "file label" lines')
@@ -287,7 +301,9 @@ def _from_mapping(arrays: dict[str, Any], labels: object, description: str) -> S
     def source(start: int, stop: int | None, inputs: Inputs) -> Iterator[Chunk]:
         for i in range(start, count if stop is None else min(stop, count)):
             yield Chunk(
-                {key: array[i : i + 1] for key, array in named.items()}, None if given is None else given[i : i + 1], i
+                {key: array[i : i + 1] for key, array in named.items()},
+                None if given is None else given[i : i + 1],
+                i,
             )
 
     lengths = {key: len(array) for key, array in named.items() if array.ndim}
@@ -365,7 +381,9 @@ def _chunk(item: Any, first: int, inputs: Inputs) -> Chunk:
     parts = item if isinstance(item, tuple | list) and not _is_nested_numbers(item) else (item,)
     positions = [ranks.get(t.name) for t in inputs or ()] + [None] * len(parts)
     return Chunk(
-        tuple(_batched(_array(part), rank) for part, rank in zip(parts, positions, strict=False)), _labels(labels), first
+        tuple(_batched(_array(part), rank) for part, rank in zip(parts, positions, strict=False)),
+        _labels(labels),
+        first,
     )
 
 
@@ -384,7 +402,9 @@ def _array(value: Any) -> NDArray[Any]:
         value = value.detach().cpu().numpy()
     array = np.asarray(value)
     if array.dtype == object:
-        raise DataError(f"a sample of type {type(value).__name__} is no array", accepted="numbers of one shape")
+        raise DataError(
+            f"a sample of type {type(value).__name__} is no array", accepted="numbers of one shape"
+        )
     return array
 
 
@@ -412,12 +432,15 @@ def _label_array(labels: object, count: int) -> NDArray[Any]:
             values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
         except (OSError, ValueError) as error:
             raise DataError(
-                f"cannot read the labels in {path}: {error}", accepted="an .npy file, or a text file, a number per line"
+                f"cannot read the labels in {path}: {error}",
+                accepted="an .npy file, or a text file, a number per line",
             ) from error
     else:
         values = _array(labels)
     if len(values) != count:
-        raise DataError(f"labels do not match: {len(values)} labels for {count} samples", accepted="one per sample")
+        raise DataError(
+            f"labels do not match: {len(values)} labels for {count} samples", accepted="one per sample"
+        )
     if values.dtype.kind == "f" and (values == np.rint(values)).all():
         values = values.astype(np.int64)
     return values
@@ -461,7 +484,8 @@ def _named(chunk: Chunk, inputs: Inputs) -> tuple[dict[str, NDArray[Any]], NDArr
         arrays = {inputs[0].name: next(iter(arrays.values()))}
     if set(arrays) != known:
         raise DataError(
-            f"the samples' names are {', '.join(sorted(arrays))}", accepted="the model's: " + ", ".join(sorted(known))
+            f"the samples' names are {', '.join(sorted(arrays))}",
+            accepted="the model's: " + ", ".join(sorted(known)),
         )
     return {t.name: _fitted(arrays[t.name], t) for t in inputs}, labels
 
@@ -476,7 +500,7 @@ def _fitted(array: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
         )
         if not fits:
             raise DataError(
-                f"a sample for input {tensor.name!r} has shape {list(array.shape)}",
+                f"samples for input {tensor.name!r} have shape {list(array.shape)}",
                 accepted=str(["samples", *(d if d is not None else "any" for d in expected[1:])]),
                 next_step="check the preprocessing: size, crop and layout",
             )
@@ -486,7 +510,8 @@ def _fitted(array: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
     if wanted.kind in "iu":
         if array.dtype.kind not in "iub":
             raise DataError(
-                f"a sample for input {tensor.name!r} is {array.dtype}", accepted=f"{wanted}, or another integer type"
+                f"a sample for input {tensor.name!r} is {array.dtype}",
+                accepted=f"{wanted}, or another integer type",
             )
         limits = np.iinfo(wanted)
         if array.size and (array.min() < limits.min or array.max() > limits.max):

@@ -69,7 +69,11 @@ class _Scores:
     pending: dict[str, tuple[int, list[float], list[float]]] = field(default_factory=dict)
 
     def add(
-        self, reference: evaluation.Outputs, quantized: evaluation.Outputs, labels: NDArray[Any] | None, first: int
+        self,
+        reference: evaluation.Outputs,
+        quantized: evaluation.Outputs,
+        labels: NDArray[Any] | None,
+        first: int,
     ) -> None:
         if not self.metrics:
             self._choose(reference, labels)
@@ -127,10 +131,10 @@ def sweep(
     last_checkpoint, pause = time.monotonic(), _SHORTEST_PAUSE_SECONDS
     with ExitStack() as stack:
         run_reference = stack.enter_context(
-            backend.open(reference, [p.reference_name for p in pairs], deployed=False, threads=threads)
+            backend.open(reference, [p.reference_name for p in pairs], trace="optimized", threads=threads)
         )
         run_quantized = stack.enter_context(
-            backend.open(quantized, [p.quantized_name for p in pairs], deployed=True, threads=threads)
+            backend.open(quantized, [p.quantized_name for p in pairs], trace="deployed", threads=threads)
         )
         pool = stack.enter_context(ThreadPoolExecutor(threads or cpu_count() or 1))
         for batch in samples.batches(batch_size, start=start, stop=evaluated.stop):
@@ -139,7 +143,9 @@ def sweep(
                 break
             x, y = run_reference.run(batch.inputs), run_quantized.run(batch.inputs)
             if run_file.about("measuring_changed") is None:
-                run_file.write_about(measuring_changed=_measuring_changed(backend, quantized, batch, y, threads))
+                run_file.write_about(
+                    measuring_changed=_measuring_changed(backend, quantized, batch, y, threads)
+                )
             _update(pool, compared, x, y, batch.first)
             scores.add(_outputs(reference, x), _outputs(quantized, y), batch.labels, batch.first)
             del x, y
@@ -147,10 +153,14 @@ def sweep(
             done = batch.first + batch.size
             if time.monotonic() - last_checkpoint > pause and done < evaluated.stop:
                 before = time.monotonic()
-                _checkpoint(run_file, compared, scores, evaluated, done, time.monotonic() - began, finished=False)
+                _checkpoint(
+                    run_file, compared, scores, evaluated, done, time.monotonic() - began, finished=False
+                )
                 last_checkpoint = time.monotonic()
                 pause = max(_SHORTEST_PAUSE_SECONDS, (last_checkpoint - before) / _CHECKPOINT_SHARE)
-    _checkpoint(run_file, compared, scores, evaluated, evaluated.stop, time.monotonic() - began, finished=True)
+    _checkpoint(
+        run_file, compared, scores, evaluated, evaluated.stop, time.monotonic() - began, finished=True
+    )
 
 
 def _update(
@@ -185,11 +195,15 @@ def _measuring_changed(
     backend: Backend, quantized: Model, batch: Batch, traced: dict[str, NDArray[Any]], threads: int
 ) -> float:
     """The largest difference between the outputs with tensors exposed and those of plain inference, on one batch."""
-    with backend.open(quantized, [], deployed=False, threads=threads) as plain:
+    with backend.open(quantized, [], trace="optimized", threads=threads) as plain:
         outputs = plain.run(batch.inputs)
     return max(
         (
-            float(np.nanmax(np.abs(outputs[t.name].astype(np.float64) - traced[t.name].astype(np.float64)), initial=0))
+            float(
+                np.nanmax(
+                    np.abs(outputs[t.name].astype(np.float64) - traced[t.name].astype(np.float64)), initial=0
+                )
+            )
             for t in quantized.graph.outputs
             if t.name in outputs
         ),
@@ -225,7 +239,11 @@ def _checkpoint(
 
 def _state(entry: _Compared) -> dict[str, NDArray[Any]]:
     first = -1 if entry.first_non_finite_sample is None else entry.first_non_finite_sample
-    return {**entry.statistics.arrays(), "first_non_finite": np.asarray(first), "mismatch": np.asarray(entry.mismatch)}
+    return {
+        **entry.statistics.arrays(),
+        "first_non_finite": np.asarray(first),
+        "mismatch": np.asarray(entry.mismatch),
+    }
 
 
 def _restore(compared: list[_Compared], run_file: RunFile) -> None:

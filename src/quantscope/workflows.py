@@ -74,7 +74,9 @@ def quantize(
         _check_writable(Path(output))
     plan = Plan(calibration_samples=calibration_samples, batch_size=batch_size, threads=threads)
     size = _batch_size(float_model, plan.batch_size)
-    quantized = _quantized(backend, float_model, samples, chosen, _split(samples, plan)[0], size, plan, progress)
+    quantized = _quantized(
+        backend, float_model, samples, chosen, _split(samples, plan)[0], size, plan, progress
+    )
     if output is not None:
         backend.save(quantized, Path(output))
     return quantized
@@ -123,13 +125,19 @@ def diagnose(
     if given is None:
         recipe = recipe or Recipe()
         recipe.fallback_ops(float_model.graph)
-    plan = Plan(calibration_samples, samples, batch_size, metric if isinstance(metric, str) else None, threads)
+    plan = Plan(
+        calibration_samples, samples, batch_size, metric if isinstance(metric, str) else None, threads
+    )
     # What can fail for a wrong argument fails here, before anything is written.
     _batch_size(float_model, plan.batch_size)
     _split(bound, plan, given)
     sweep.metric_named(metric)
     path = Path(run) if run is not None else None
-    target = Path(output) if output is not None else (path.with_suffix(".int8.onnx") if path and not given else None)
+    target = (
+        Path(output)
+        if output is not None
+        else (path.with_suffix(".int8.onnx") if path and not given else None)
+    )
     if target is not None and given is None:
         _check_writable(target)
     with RunFile.create(path) as run_file:
@@ -178,7 +186,15 @@ def resume(
         backend, float_model, bound = _opened(_same_model(models["reference"], run), source, None, None)
         given = backend.load(_same_model(models["quantized"], run)) if models["quantized"] else None
         return _run(
-            run_file, backend, float_model, given, bound, recipe, plan, metric or plan.metric, progress or Silent()
+            run_file,
+            backend,
+            float_model,
+            given,
+            bound,
+            recipe,
+            plan,
+            metric or plan.metric,
+            progress or Silent(),
         )
 
 
@@ -240,7 +256,9 @@ def _outcome(run_file: RunFile) -> Iterator[None]:
         run_file.write_about(status="interrupted")
         raise
     except Exception as error:
-        run_file.write_about(status=f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+        run_file.write_about(
+            status=f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        )
         raise
 
 
@@ -327,13 +345,16 @@ def _batch_size(model: Model, wanted: int | None) -> int:
     """
     if wanted is not None and wanted < 1:
         raise DataError(f"batch size {wanted}", accepted="1 or more")
-    fixed = {t.shape[0] for t in model.graph.inputs if t.shape and isinstance(t.shape[0], int) and t.shape[0] > 0}
+    fixed = {
+        t.shape[0] for t in model.graph.inputs if t.shape and isinstance(t.shape[0], int) and t.shape[0] > 0
+    }
     if not fixed:
         return wanted or 1
     size = min(fixed)
     if wanted is not None and wanted != size:
         raise DataError(
-            f"batch size {wanted}, and the model's inputs fix {size}", accepted=f"--batch-size {size}, or none"
+            f"batch size {wanted}, and the model's inputs fix {size}",
+            accepted=f"--batch-size {size}, or none",
         )
     return size
 
@@ -348,7 +369,9 @@ def _split(samples: Samples, plan: Plan, given: Model | None = None) -> tuple[ra
         if value is not None and value < 1:
             raise DataError(f"{value} {name}", accepted="1 or more")
     if samples.count == 0:
-        raise DataError(f"no samples in {samples.description}", accepted="at least one", next_step="check --data")
+        raise DataError(
+            f"no samples in {samples.description}", accepted="at least one", next_step="check --data"
+        )
     first = 0
     if given is None:
         # A single sample has to serve for both.
@@ -366,7 +389,9 @@ def _split(samples: Samples, plan: Plan, given: Model | None = None) -> tuple[ra
 
 def _check_writable(path: Path) -> None:
     if not path.parent.is_dir():
-        raise OutputError(f"no such folder: {path.parent}", next_step="create it, or choose another with --output")
+        raise OutputError(
+            f"no such folder: {path.parent}", next_step="create it, or choose another with --output"
+        )
     if path.is_dir():
         raise OutputError(f"{path} is a folder", accepted="the name of a file")
 
@@ -428,4 +453,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )

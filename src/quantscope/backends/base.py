@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
@@ -20,6 +20,11 @@ from quantscope.recipe import Recipe
 
 Ranges = Mapping[str, tuple[float, float]]
 """Tensor name → the lowest and highest value that its codes shall represent."""
+
+Trace = Literal["optimized", "exact", "deployed"]
+"""Which graph runs: the model's, optimized around the tensors that are exposed; the model's, op by op as it is written;
+or the one that the framework makes of it for production, exposed only after that optimization."""
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -90,11 +95,10 @@ class Backend(Protocol):
         ...
 
     def open(
-        self, model: Model, tensors: Sequence[str], *, deployed: bool, threads: int
+        self, model: Model, tensors: Sequence[str], *, trace: Trace, threads: int
     ) -> AbstractContextManager[Runner]:
-        """A runner that exposes these tensors.
+        """A runner that exposes these tensors; 0 threads means all cores.
 
-        With `deployed` they are taken from the graph after the framework's own optimization, so that the kernels that
-        run in production run here; such tensors must be `observable`.
+        For the deployed trace they must be `observable`.
         """
         ...

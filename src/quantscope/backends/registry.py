@@ -33,7 +33,9 @@ def backend_for(source: object) -> Backend:
         path = Path(source)
         if not path.exists():
             raise ModelError(
-                f"no such model file: {path}", accepted="the path of an .onnx file", next_step="check the path"
+                f"no such model file: {path}",
+                accepted="the path of an .onnx file",
+                next_step="check the path",
             )
         raise ModelError(
             f"not a model that quantscope reads: {path}",

@@ -40,7 +40,9 @@ def demo(
         progress.stage("read files", None)
         samples = example.samples()
         result = workflows.diagnose(model, data=samples, run=chosen, progress=progress)
-        cured = workflows.diagnose(model, data=samples, recipe=replace(Recipe(), op_types=_CURE), progress=progress)
+        cured = workflows.diagnose(
+            model, data=samples, recipe=replace(Recipe(), op_types=_CURE), progress=progress
+        )
     before, after = result.scores[0], cured.scores[0]
     name = shlex.quote(str(chosen))
     again = shlex.join(

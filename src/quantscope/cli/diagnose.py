@@ -44,7 +44,8 @@ def register(app: typer.Typer) -> None:
 def diagnose(
     reference: Annotated[Path | None, typer.Argument(help="The float model, an .onnx file.")] = None,
     quantized: Annotated[
-        Path | None, typer.Argument(help="The quantized model, made by any tool; without it quantscope makes one.")
+        Path | None,
+        typer.Argument(help="The quantized model, made by any tool; without it quantscope makes one."),
     ] = None,
     data: o.Data = None,
     labels: o.Labels = None,
@@ -73,12 +74,16 @@ def diagnose(
     op_type: o.OpType = None,
     reduce_range: o.ReduceRange = False,
     run: Annotated[
-        Path | None, typer.Option("--run", rich_help_panel="Run", help="The run file. [default: MODEL.qscope]")
+        Path | None,
+        typer.Option("--run", rich_help_panel="Run", help="The run file. [default: MODEL.qscope]"),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", rich_help_panel="Run", help="Where to write the quantized model. [default: RUN.int8.onnx]"
+            "--output",
+            "-o",
+            rich_help_panel="Run",
+            help="Where to write the quantized model. [default: RUN.int8.onnx]",
         ),
     ] = None,
     resume: Annotated[
@@ -145,7 +150,9 @@ def next_steps(diagnosis: Diagnosis, *, given: bool) -> list[str]:
     return [*steps, "Take all columns elsewhere:", f"  quantscope export {run} --format csv"]
 
 
-def print_diagnosis(diagnosis: Diagnosis, top: int | None, sort: str, json: bool, next_steps: list[str]) -> None:
+def print_diagnosis(
+    diagnosis: Diagnosis, top: int | None, sort: str, json: bool, next_steps: list[str]
+) -> None:
     """Print the tables, or the document as JSON."""
     from quantscope.report import tables, terminal
 

@@ -32,7 +32,9 @@ Labels = Annotated[
 ]  # fmt: skip
 SampleCount = Annotated[
     int | None,
-    typer.Option("--samples", "-n", metavar="N", rich_help_panel=_SAMPLES, help="Evaluate N samples. [default: all]"),
+    typer.Option(
+        "--samples", "-n", metavar="N", rich_help_panel=_SAMPLES, help="Evaluate N samples. [default: all]"
+    ),
 ]
 CalibrationSamples = Annotated[
     int | None,
@@ -44,7 +46,10 @@ CalibrationSamples = Annotated[
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        "--batch-size", metavar="N", rich_help_panel=_SAMPLES, help="Samples per inference. [default: the model's, or 1]"
+        "--batch-size",
+        metavar="N",
+        rich_help_panel=_SAMPLES,
+        help="Samples per inference. [default: the model's, or 1]",
     ),
 ]
 Metric = Annotated[
@@ -58,7 +63,9 @@ Metric = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        "--preset", rich_help_panel=_PHOTOS, help="imagenet-torch, imagenet-caffe or imagenet-tf; options below override."
+        "--preset",
+        rich_help_panel=_PHOTOS,
+        help="imagenet-torch, imagenet-caffe or imagenet-tf; options below override.",
     ),
 ]
 Resize = Annotated[
@@ -66,15 +73,20 @@ Resize = Annotated[
     typer.Option("--resize", metavar="PIXELS", rich_help_panel=_PHOTOS, help="Resize the short side."),
 ]
 Crop = Annotated[
-    str | None, typer.Option("--crop", metavar="N or HxW", rich_help_panel=_PHOTOS, help="Crop from the centre.")
+    str | None,
+    typer.Option("--crop", metavar="N or HxW", rich_help_panel=_PHOTOS, help="Crop from the centre."),
 ]
 Size = Annotated[
     str | None,
-    typer.Option("--size", metavar="HxW", rich_help_panel=_PHOTOS, help="Resize to exactly this, whatever the shape."),
+    typer.Option(
+        "--size", metavar="HxW", rich_help_panel=_PHOTOS, help="Resize to exactly this, whatever the shape."
+    ),
 ]
 Scale = Annotated[
     str | None,
-    typer.Option("--scale", rich_help_panel=_PHOTOS, help="Factor for pixels before mean and std, such as 1/255."),
+    typer.Option(
+        "--scale", rich_help_panel=_PHOTOS, help="Factor for pixels before mean and std, such as 1/255."
+    ),
 ]
 Mean = Annotated[
     str | None,
@@ -87,23 +99,30 @@ Std = Annotated[
 Channels = Annotated[
     str | None, typer.Option("--channels", rich_help_panel=_PHOTOS, help="Channel order: rgb, bgr or gray.")
 ]
-Layout = Annotated[str | None, typer.Option("--layout", rich_help_panel=_PHOTOS, help="Axis order: nchw or nhwc.")]
+Layout = Annotated[
+    str | None, typer.Option("--layout", rich_help_panel=_PHOTOS, help="Axis order: nchw or nhwc.")
+]
 
 Format = Annotated[
-    Literal["qdq", "qoperator"], typer.Option("--format", rich_help_panel=_RECIPE, help="Form of the quantized model.")
+    Literal["qdq", "qoperator"],
+    typer.Option("--format", rich_help_panel=_RECIPE, help="Form of the quantized model."),
 ]
 PerChannel = Annotated[
     bool,
-    typer.Option("--per-channel/--per-tensor", rich_help_panel=_RECIPE, help="Weights: a scale per channel, or one."),
+    typer.Option(
+        "--per-channel/--per-tensor", rich_help_panel=_RECIPE, help="Weights: a scale per channel, or one."
+    ),
 ]
 Activations = Annotated[
-    Literal["uint8", "int8"], typer.Option("--activations", rich_help_panel=_RECIPE, help="Type of activations.")
+    Literal["uint8", "int8"],
+    typer.Option("--activations", rich_help_panel=_RECIPE, help="Type of activations."),
 ]
 Weights = Annotated[
     Literal["int8", "uint8"], typer.Option("--weights", rich_help_panel=_RECIPE, help="Type of weights.")
 ]
 Symmetric = Annotated[
-    bool, typer.Option("--symmetric", rich_help_panel=_RECIPE, help="Activation ranges symmetric around zero.")
+    bool,
+    typer.Option("--symmetric", rich_help_panel=_RECIPE, help="Activation ranges symmetric around zero."),
 ]
 CalibrationMethod = Annotated[
     Literal["minmax", "percentile", "entropy"],
@@ -114,25 +133,41 @@ Percentile = Annotated[
 ]
 Fallback = Annotated[
     list[str] | None,
-    typer.Option("--fallback", metavar="OP", rich_help_panel=_RECIPE, help="Leave this op in float: name or glob. Repeat."),
+    typer.Option(
+        "--fallback",
+        metavar="OP",
+        rich_help_panel=_RECIPE,
+        help="Leave this op in float: name or glob. Repeat.",
+    ),
 ]
 FallbackType = Annotated[
     list[str] | None,
-    typer.Option("--fallback-type", metavar="TYPE", rich_help_panel=_RECIPE, help="Leave this op type in float. Repeat."),
+    typer.Option(
+        "--fallback-type",
+        metavar="TYPE",
+        rich_help_panel=_RECIPE,
+        help="Leave this op type in float. Repeat.",
+    ),
 ]
 OpType = Annotated[
     list[str] | None,
-    typer.Option("--op-type", metavar="TYPE", rich_help_panel=_RECIPE, help="Quantize only this op type. Repeat."),
+    typer.Option(
+        "--op-type", metavar="TYPE", rich_help_panel=_RECIPE, help="Quantize only this op type. Repeat."
+    ),
 ]
 ReduceRange = Annotated[
     bool,
-    typer.Option("--reduce-range", rich_help_panel=_RECIPE, help="7-bit weights, for processors without VNNI."),
+    typer.Option(
+        "--reduce-range", rich_help_panel=_RECIPE, help="7-bit weights, for processors without VNNI."
+    ),
 ]
 
 Threads = Annotated[
     int, typer.Option("--threads", metavar="N", rich_help_panel=_RUN, help="Threads; 0 means all cores.")
 ]
-Top = Annotated[int, typer.Option("--top", metavar="N", rich_help_panel=_TABLES, help="Rows to show of each table.")]
+Top = Annotated[
+    int, typer.Option("--top", metavar="N", rich_help_panel=_TABLES, help="Rows to show of each table.")
+]
 All = Annotated[bool, typer.Option("--all", rich_help_panel=_TABLES, help="Show all rows.")]
 Sort = Annotated[
     str,
@@ -142,7 +177,10 @@ Sort = Annotated[
     ),
 ]  # fmt: skip
 Json = Annotated[
-    bool, typer.Option("--json", rich_help_panel=_TABLES, help="Print the whole document as JSON and nothing else.")
+    bool,
+    typer.Option(
+        "--json", rich_help_panel=_TABLES, help="Print the whole document as JSON and nothing else."
+    ),
 ]
 
 
@@ -239,7 +277,9 @@ def _number(text: str, option: str) -> float:
     try:
         return float(Fraction(text.strip()))
     except (ValueError, ZeroDivisionError):
-        raise DataError(f"{option} {text!r}", accepted="a number or a fraction, such as 0.5 or 1/255") from None
+        raise DataError(
+            f"{option} {text!r}", accepted="a number or a fraction, such as 0.5 or 1/255"
+        ) from None
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:

@@ -29,7 +29,10 @@ def quantize(
     data: Annotated[
         str,
         typer.Option(
-            "--data", "-d", metavar="SOURCE", help="A folder of photos, an .npz or .npy file, or package.module:function."
+            "--data",
+            "-d",
+            metavar="SOURCE",
+            help="A folder of photos, an .npz or .npy file, or package.module:function.",
         ),
     ],
     calibration_samples: o.CalibrationSamples = None,
@@ -75,7 +78,12 @@ def quantize(
     if json:
         import json as encoder
 
-        facts = {"output": str(output), "bytes": after, "reference_bytes": before, "notes": list(quantized.notes)}
+        facts = {
+            "output": str(output),
+            "bytes": after,
+            "reference_bytes": before,
+            "notes": list(quantized.notes),
+        }
         sys.stdout.write(encoder.dumps(facts, indent=2) + "\n")
         return
     typer.echo(f"wrote {output}: {after / 1e6:.2f} MB, the float model has {before / 1e6:.2f} MB")

@@ -29,7 +29,12 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_summary(
-    out: Console, diagnosis: Diagnosis, *, top: int | None = 10, sort: str = "sqnr_db", next_steps: Sequence[str] = ()
+    out: Console,
+    diagnosis: Diagnosis,
+    *,
+    top: int | None = 10,
+    sort: str = "sqnr_db",
+    next_steps: Sequence[str] = (),
 ) -> None:
     """Print all that a diagnosis says, with the first `top` rows of each table; all rows if None.
 
@@ -59,7 +64,9 @@ def header(diagnosis: Diagnosis) -> RenderableType:
     """What was compared, on what."""
     models = diagnosis.models
     reference = (models.get("reference") or {}).get("path") or "a model in memory"
-    quantized = (models.get("quantized") or {}).get("path") or models.get("output") or "quantized by quantscope"
+    quantized = (
+        (models.get("quantized") or {}).get("path") or models.get("output") or "quantized by quantscope"
+    )
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
@@ -180,13 +187,19 @@ def remarks(diagnosis: Diagnosis) -> RenderableType:
     changed = diagnosis.measuring_changed
     if changed is not None:
         lines.append(
-            Text("measuring did not change the quantized model's outputs: equal bit for bit to plain inference")
+            Text(
+                "measuring did not change the quantized model's outputs: equal bit for bit to plain inference"
+            )
             if changed == 0
-            else Text(f"measuring changed the quantized model's outputs by up to {changed:.3g}", style="yellow")
+            else Text(
+                f"measuring changed the quantized model's outputs by up to {changed:.3g}", style="yellow"
+            )
         )
     first = diagnosis.first_not_finite
     if first is not None:
-        lines.append(Text(f"first op whose output is not finite: {first.op} ({first.remark})", style="bold red"))
+        lines.append(
+            Text(f"first op whose output is not finite: {first.op} ({first.remark})", style="bold red")
+        )
     lines += [Text(f"note: {note}", style="yellow") for note in diagnosis.notes]
     return Group(*lines)
 
@@ -202,7 +215,9 @@ def skipped_table(diagnosis: Diagnosis) -> RenderableType:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
+    )
 
 
 def _plain(text: str) -> Text:

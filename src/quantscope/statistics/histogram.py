@@ -77,8 +77,12 @@ def shared_bins(a: Histogram, b: Histogram, bins: int = 2048) -> tuple[Histogram
     shared = [(h.coarsened(exponent) if len(h.counts) else empty) for h in (a, b)]
     width = last - first
     return (
-        Histogram(exponent, first, shared[0].padded(first, width) if len(a.counts) else np.zeros(width, np.int64)),
-        Histogram(exponent, first, shared[1].padded(first, width) if len(b.counts) else np.zeros(width, np.int64)),
+        Histogram(
+            exponent, first, shared[0].padded(first, width) if len(a.counts) else np.zeros(width, np.int64)
+        ),
+        Histogram(
+            exponent, first, shared[1].padded(first, width) if len(b.counts) else np.zeros(width, np.int64)
+        ),
     )
 
 

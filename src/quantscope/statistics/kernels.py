@@ -24,7 +24,9 @@ BLOCK = 2048
 BINS = 2048
 
 # Slots of a tensor's accumulator.
-COUNT, NAN, POSITIVE_INFINITY, NEGATIVE_INFINITY, MINIMUM, MAXIMUM, MEAN, SQUARED_DEVIATION, SUM_SQUARES = range(9)
+COUNT, NAN, POSITIVE_INFINITY, NEGATIVE_INFINITY, MINIMUM, MAXIMUM, MEAN, SQUARED_DEVIATION, SUM_SQUARES = (
+    range(9)
+)
 TENSOR_SLOTS = 9
 # Slots of an error accumulator: a pair of tensors.
 PAIRS, SQUARED_ERROR, PRODUCT, REFERENCE_SQUARES, QUANTIZED_SQUARES = range(5)
@@ -395,7 +397,9 @@ def compare_codes(
             y[i] = values[index]
             code_counts[index] += 1
         before = sums[SUM_SQUARES]
-        finite = _summarize_block(x[block], bits[block], lower_bits, sign_shift, scratch, pivot, sums, bins, layout)
+        finite = _summarize_block(
+            x[block], bits[block], lower_bits, sign_shift, scratch, pivot, sums, bins, layout
+        )
         squares = sums[SUM_SQUARES] - before
         _compare_block(x[block], y[:size], squares, finite, error)
         _round_block(x[block], squares, finite, scale, low, high, rounding)

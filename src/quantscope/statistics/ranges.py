@@ -63,7 +63,10 @@ def _magnitudes(statistics: TensorStatistics) -> NDArray[np.float64]:
     histogram = statistics.histogram
     largest = max(abs(statistics.minimum), abs(statistics.maximum))
     counts, _ = np.histogram(
-        np.minimum(np.abs(histogram.centres), largest), _ENTROPY_BINS, (0, largest or 1), weights=histogram.counts
+        np.minimum(np.abs(histogram.centres), largest),
+        _ENTROPY_BINS,
+        (0, largest or 1),
+        weights=histogram.counts,
     )
     return counts.astype(np.float64)
 

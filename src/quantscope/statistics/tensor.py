@@ -22,8 +22,10 @@ _BITS: dict[Any, tuple[Any, Any, Any]] = {
 def flat_floats(values: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
     """The values as a flat contiguous float32 or float64 array, without a copy where they are one already."""
     if dtype is None:
-        dtype = values.dtype if values.dtype in _BITS else (
-            np.float32 if values.dtype.itemsize <= 2 or values.dtype.kind == "b" else np.float64
+        dtype = (
+            values.dtype
+            if values.dtype in _BITS
+            else (np.float32 if values.dtype.itemsize <= 2 or values.dtype.kind == "b" else np.float64)
         )
     return np.ascontiguousarray(values, dtype).reshape(-1)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from quantscope.backends.base import Model, Ranges, Runner
+from quantscope.backends.base import Model, Ranges, Runner, Trace
 from quantscope.backends.onnx import files, float_view, quantization, sessions
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.preparation import prepare
@@ -89,11 +89,11 @@ class OnnxBackend:
         return observable
 
     def open(
-        self, model: Model, tensors: Sequence[str], *, deployed: bool, threads: int
+        self, model: Model, tensors: Sequence[str], *, trace: Trace, threads: int
     ) -> AbstractContextManager[Runner]:
         handle: Any = model.handle
-        chosen = handle.deployed if deployed else handle.model
-        return sessions.opened(chosen, tensors, optimized=deployed, threads=threads)
+        chosen = handle.deployed if trace == "deployed" else handle.model
+        return sessions.opened(chosen, tensors, optimize=trace == "optimized", threads=threads)
 
 
 BACKEND = OnnxBackend()

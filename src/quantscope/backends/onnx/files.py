@@ -29,7 +29,9 @@ class OnnxModel:
     @property
     def opset(self) -> int:
         """The version of the standard operators."""
-        return max((entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+        return max(
+            (entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=0
+        )
 
     @cached_property
     def external(self) -> bool:
@@ -56,7 +58,9 @@ def read(path: Path) -> OnnxModel:
         ModelError: the file is missing, damaged, no ONNX model, or its external data are missing.
     """
     if not path.exists():
-        raise ModelError(f"no such model file: {path}", accepted="the path of an .onnx file", next_step="check the path")
+        raise ModelError(
+            f"no such model file: {path}", accepted="the path of an .onnx file", next_step="check the path"
+        )
     if path.is_dir():
         raise ModelError(f"{path} is a folder", accepted="the path of an .onnx file")
     try:

@@ -102,7 +102,11 @@ class Constants:
         kind = self.tensors[zero_point].data_type if zero_point else TensorProto.UINT8
         if kind not in _CODE_BITS:
             return None
-        zeros = np.asarray(self.array(zero_point)).astype(np.int64) if zero_point else np.zeros(scales.shape, np.int64)
+        zeros = (
+            np.asarray(self.array(zero_point)).astype(np.int64)
+            if zero_point
+            else np.zeros(scales.shape, np.int64)
+        )
         axis, block = 1, 0
         for attribute in node.attribute if node is not None else ():
             if attribute.name == "axis":
@@ -114,9 +118,7 @@ class Constants:
             granularity = PerBlock(axis, block)
         elif scales.size > 1:
             granularity = PerChannel(axis)
-        spec = QuantSpec.from_dtype(
-            _CODE_BITS[kind], symmetric=not zeros.any(), granularity=granularity
-        )
+        spec = QuantSpec.from_dtype(_CODE_BITS[kind], symmetric=not zeros.any(), granularity=granularity)
         return QParams(scales, np.broadcast_to(zeros, scales.shape), spec)
 
 
@@ -141,7 +143,10 @@ def float_view(model: OnnxModel, constants: Constants | None = None) -> FloatVie
         name: reader.encoded.get(name, EncodedTensor(real=name)) for op in ops for name in op.outputs if name
     }
     view = Graph(tuple(ops), tensors, graph.inputs, outputs, graph.constants)
-    return FloatView(view, {**{t.name: reader.encoded[t.name] for t in graph.inputs if t.name in reader.encoded}, **encoded})
+    return FloatView(
+        view,
+        {**{t.name: reader.encoded[t.name] for t in graph.inputs if t.name in reader.encoded}, **encoded},
+    )
 
 
 class _Reader:
@@ -159,7 +164,11 @@ class _Reader:
         outputs = {t.name for t in proto.graph.output}
         quantized = {n.output[0]: n.input[0] for n in proto.graph.node if n.op_type == "QuantizeLinear"}
         for node in proto.graph.node:
-            if node.op_type == "DequantizeLinear" and node.output[0] in outputs and node.input[0] in quantized:
+            if (
+                node.op_type == "DequantizeLinear"
+                and node.output[0] in outputs
+                and node.input[0] in quantized
+            ):
                 self.names[quantized[node.input[0]]] = node.output[0]
 
     def canonical(self, name: str) -> str:
@@ -180,7 +189,9 @@ class _Reader:
             if integer.bias is not None and len(node.input) > integer.bias:
                 inputs.append(node.input[integer.bias])
             scale, zero_point = (node.input[i] if i < len(node.input) else "" for i in integer.output)
-            outputs = [self._codes(node.output[0], self.constants.qparams(scale, zero_point) if scale else None)]
+            outputs = [
+                self._codes(node.output[0], self.constants.qparams(scale, zero_point) if scale else None)
+            ]
             op_type, name = integer.float_type, op.name.removesuffix(_OP_SUFFIX)
         else:
             # Pooling and reshaping work on codes as they are: what comes out is encoded like what went in.

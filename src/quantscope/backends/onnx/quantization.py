@@ -51,7 +51,9 @@ def tensors_to_calibrate(graph: Graph, recipe: Recipe) -> list[str]:
     return [name for name in wanted if graph.tensor(name).dtype in ("", "float32", "float16")]
 
 
-def quantize(model: OnnxModel, graph: Graph, recipe: Recipe, ranges: Ranges) -> tuple[OnnxModel, tuple[str, ...]]:
+def quantize(
+    model: OnnxModel, graph: Graph, recipe: Recipe, ranges: Ranges
+) -> tuple[OnnxModel, tuple[str, ...]]:
     """The quantized model, and notes on what the quantizer could not do."""
     kept = sorted(recipe.fallback_ops(graph))
     types = list(quantizable_types(recipe))
@@ -74,7 +76,15 @@ def quantize(model: OnnxModel, graph: Graph, recipe: Recipe, ranges: Ranges) -> 
         "ActivationSymmetric": recipe.activations.symmetric,
         "WeightSymmetric": recipe.weights.symmetric,
     }
-    shared = (_QUANT_TYPES[recipe.weights.dtype], _QUANT_TYPES[recipe.activations.dtype], data, [], kept, types, options)
+    shared = (
+        _QUANT_TYPES[recipe.weights.dtype],
+        _QUANT_TYPES[recipe.activations.dtype],
+        data,
+        [],
+        kept,
+        types,
+        options,
+    )
     with quiet():
         try:
             if recipe.format == "qdq":

@@ -101,14 +101,18 @@ class SessionRunner:
             ) from error
         # Sequences and maps, as some classifiers give them, have no tensor to compare.
         return {
-            name: output for name, output in zip(self._names, outputs, strict=True) if isinstance(output, np.ndarray)
+            name: output
+            for name, output in zip(self._names, outputs, strict=True)
+            if isinstance(output, np.ndarray)
         }
 
 
 @contextmanager
-def opened(model: OnnxModel, tensors: Sequence[str], *, optimized: bool, threads: int) -> Iterator[SessionRunner]:
-    """A runner that exposes these tensors; `optimized` says that the graph is already in its final form."""
-    options = session_options(threads, "ORT_DISABLE_ALL" if optimized else "ORT_ENABLE_ALL")
+def opened(
+    model: OnnxModel, tensors: Sequence[str], *, optimize: bool, threads: int
+) -> Iterator[SessionRunner]:
+    """A runner that exposes these tensors, of the graph as it is or as ONNX Runtime optimizes it around them."""
+    options = session_options(threads, "ORT_ENABLE_ALL" if optimize else "ORT_DISABLE_ALL")
     yield SessionRunner(session(exposed(model, tensors), options))
 
 
