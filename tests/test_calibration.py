@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import convolutions, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from conftest import convolutions, images
 from quantscope import Calibration, Recipe, Samples
 from quantscope.backends.onnx import BACKEND
 from quantscope.calibration import calibrate
@@ -33,9 +33,7 @@ def test_percentiles_agree_with_numpy_to_a_bin(seed: int, percentile: float) -> 
     tail = (100 - percentile) / 2
     expected = np.percentile(values.astype(np.float64), [tail, 100 - tail])
     # Between two neighbouring values of a sparse tail a quantile can lie anywhere.
-    ranks = np.searchsorted(
-        np.sort(values), [low - statistics.histogram.width, high + statistics.histogram.width]
-    )
+    ranks = np.searchsorted(np.sort(values), [low - statistics.histogram.width, high + statistics.histogram.width])
     assert ranks[0] <= np.searchsorted(np.sort(values), expected[0], "right")
     assert ranks[1] >= np.searchsorted(np.sort(values), expected[1], "left")
     assert values.min() <= low <= expected[0] + 2 * statistics.histogram.width

@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import convolutions, images, make_model
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 import quantscope
+from conftest import convolutions, images, make_model
 from quantscope import Diagnosis, OpRule, Preprocessing, Recipe, Samples, TensorDiagnosis
 from quantscope.diagnosis import ordered
 from quantscope.qparams import PerTensor, QuantSpec
@@ -23,9 +23,7 @@ from quantscope.qparams import PerTensor, QuantSpec
 PER_TENSOR = QuantSpec(8, granularity=PerTensor())
 
 
-def run_exposed(
-    path: Path, names: list[str], batches: list[dict[str, Any]], level: str
-) -> dict[str, NDArray[Any]]:
+def run_exposed(path: Path, names: list[str], batches: list[dict[str, Any]], level: str) -> dict[str, NDArray[Any]]:
     """The named tensors over all batches, by ONNX Runtime alone."""
     proto = onnx.load(str(path))
     present = {o.name for o in proto.graph.output}
@@ -33,9 +31,7 @@ def run_exposed(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     runs = [session.run(names, batch) for batch in batches]
     return {name: np.concatenate([run[i].reshape(-1) for run in runs]) for i, name in enumerate(names)}
 
@@ -90,9 +86,7 @@ def test_every_activation_figure_equals_float64_numpy(
             assert_close(t.rmse_over_scale, np.sqrt(((x - y) ** 2).mean()) / scale, t.op)
             assert t.levels_used == len(np.unique(codes if codes.dtype == np.uint8 else np.rint(y / scale)))
     outputs = run_exposed(tmp_path / "int8.onnx", ["target_label"], batches, "ORT_ENABLE_ALL")["target_label"]
-    labels = np.concatenate(
-        [b.labels for b in inputs.batches(64, start=20, stop=20 + count) if b.labels is not None]
-    )
+    labels = np.concatenate([b.labels for b in inputs.batches(64, start=20, stop=20 + count) if b.labels is not None])
     right = outputs.reshape(count, -1).argmax(1) == labels
     assert diagnosis.scores[0].metric == "top1"
     assert_close(diagnosis.scores[0].quantized, right.mean(), "top1")
@@ -128,9 +122,7 @@ def check_row(t: TensorDiagnosis, x: NDArray[np.float64], y: NDArray[np.float64]
     assert histogram.reference.sum() == x.size, "no value lies outside the bins"
 
 
-@pytest.mark.parametrize(
-    "weights", [QuantSpec(8), replace(Recipe().weights)], ids=["per tensor", "per channel"]
-)
+@pytest.mark.parametrize("weights", [QuantSpec(8), replace(Recipe().weights)], ids=["per tensor", "per channel"])
 def test_every_weight_figure_equals_float64_numpy(
     magika: Path, files: Samples, tmp_path: Path, weights: QuantSpec
 ) -> None:
@@ -143,9 +135,7 @@ def test_every_weight_figure_equals_float64_numpy(
     checked = 0
     for t in diagnosis.weights:
         codes = constants[t.quantized_tensor + "_quantized"].astype(np.float64)
-        scale, zero = (
-            constants[f"{t.quantized_tensor}_{part}"].astype(np.float64) for part in ("scale", "zero_point")
-        )
+        scale, zero = (constants[f"{t.quantized_tensor}_{part}"].astype(np.float64) for part in ("scale", "zero_point"))
         if scale.size > 1:
             assert t.granularity.startswith("per channel")
             axis = int(t.granularity.split()[-1])
@@ -153,9 +143,7 @@ def test_every_weight_figure_equals_float64_numpy(
             shape[axis] = -1
             scale, zero = scale.reshape(shape), zero.reshape(shape)
         y = ((codes - zero) * scale).astype(np.float32).astype(np.float64)
-        candidates = [
-            w for w in original.values() if w.shape == y.shape and np.abs(w - y).max() < scale.max()
-        ]
+        candidates = [w for w in original.values() if w.shape == y.shape and np.abs(w - y).max() < scale.max()]
         if len(candidates) != 1:
             continue
         x = candidates[0].astype(np.float64)
@@ -201,9 +189,7 @@ def test_a_convolution_with_an_absorbed_relu_is_compared_with_the_right_tensor(f
     "weights", [QuantSpec(8), Recipe().weights, QuantSpec(8, False, False)], ids=["pt", "pc", "u8"]
 )
 def test_every_form_gives_sound_rows_for_activations_and_weights(form: Any, weights: QuantSpec) -> None:
-    diagnosis = quantscope.diagnose(
-        convolutions(), data=images(40), recipe=Recipe(format=form, weights=weights)
-    )
+    diagnosis = quantscope.diagnose(convolutions(), data=images(40), recipe=Recipe(format=form, weights=weights))
     assert {"/stem/conv/Conv", "/body/conv/Conv", "/head/pool/GlobalAveragePool", "/head/fc/MatMul"} == set(
         by_op(diagnosis)
     )
@@ -258,9 +244,7 @@ def test_nan_infinity_constant_and_empty_tensors_get_their_rows() -> None:
         helper.make_node("Add", ["root", "nothing"], ["y"], name="sum"),
     ]
     weights: dict[str, Any] = {"zero": np.zeros(4, np.float32), "none": np.zeros(1, np.int64)}
-    proto = make_model(
-        nodes, {"x": ["N", 4], "z": ["N", 4]}, {"y": ["N", 4], "still_gone": [None, 4]}, weights
-    )
+    proto = make_model(nodes, {"x": ["N", 4], "z": ["N", 4]}, {"y": ["N", 4], "still_gone": [None, 4]}, weights)
     x = np.random.default_rng(0).uniform(0.5, 1, (30, 4)).astype(np.float32)
     x[23, 2] = -1
     recipe = Recipe(rules=(OpRule("root"), OpRule("relu"), OpRule("empty"), OpRule("sum")))
@@ -297,9 +281,7 @@ def test_photos_from_python(tmp_path: Path) -> None:
     for i in range(6):
         Image.fromarray(np.full((14, 15, 3), 40 * i, np.uint8)).save(tmp_path / f"{i}.png")
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
-    diagnosis = quantscope.diagnose(
-        convolutions(), data=tmp_path, preprocessing=Preprocessing(crop=12, scale=1 / 255)
-    )
+    diagnosis = quantscope.diagnose(convolutions(), data=tmp_path, preprocessing=Preprocessing(crop=12, scale=1 / 255))
     assert diagnosis.scores[0].metric == "agreement"
     assert any("1 photos could not be read" in note and "broken.jpg" in note for note in diagnosis.notes)
 

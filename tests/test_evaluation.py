@@ -45,14 +45,13 @@ def test_the_default_metric_follows_outputs_and_labels() -> None:
 
 def my_metric(outputs: dict[str, NDArray[Any]], labels: NDArray[Any] | None) -> NDArray[Any]:
     assert labels is not None
-    return outputs["logits"][:, 0] * labels
+    scores: NDArray[Any] = outputs["logits"][:, 0] * labels
+    return scores
 
 
 def test_a_users_metric_by_name_and_as_a_function() -> None:
     named = evaluation.metric("test_evaluation:my_metric")
-    np.testing.assert_allclose(
-        named(QUANTIZED, LABELS, REFERENCE), QUANTIZED["logits"][:, 0] * LABELS, rtol=1e-6
-    )
+    np.testing.assert_allclose(named(QUANTIZED, LABELS, REFERENCE), QUANTIZED["logits"][:, 0] * LABELS, rtol=1e-6)
     wrong = evaluation.from_function(lambda outputs, labels: 0.5, "half")
     with pytest.raises(DataError, match=r"half returned shape \(\) for 20 samples"):
         wrong(QUANTIZED, LABELS, REFERENCE)
@@ -76,7 +75,7 @@ def test_labels_that_do_not_fit_are_refused(labels: Any, message: str) -> None:
 def test_an_unknown_metric_and_a_metric_that_does_not_apply() -> None:
     with pytest.raises(DataError, match="unknown metric 'top3'"):
         evaluation.metric("top3")
-    with pytest.raises(DataError, match="cannot import no.such:thing"):
+    with pytest.raises(DataError, match=r"cannot import no\.such:thing"):
         evaluation.metric("no.such:thing")
     with pytest.raises(DataError, match="needs class scores"):
         scores("top1", {"x": np.zeros((20, 2, 3), np.float32)})
@@ -105,8 +104,6 @@ def test_the_interval_of_other_scores_covers_the_truth_as_often_as_it_says(seed:
     assert 170 <= hits <= 200
 
 
-@pytest.mark.parametrize(
-    ("degrees", "quantile"), [(1, 12.706), (5, 2.5706), (6, 2.4469), (10, 2.2281), (30, 2.0423)]
-)
+@pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.706), (5, 2.5706), (6, 2.4469), (10, 2.2281), (30, 2.0423)])
 def test_students_t_agrees_with_the_tables(degrees: int, quantile: float) -> None:
     assert evaluation._student_t(degrees) == pytest.approx(quantile, rel=1e-3)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from conftest import convolutions
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from conftest import convolutions
 from quantscope import Calibration, OpRule, Recipe
 from quantscope.backends.onnx import BACKEND
 from quantscope.errors import RecipeError
@@ -69,9 +69,7 @@ def test_a_fallback_matches_by_name_glob_and_type() -> None:
 @pytest.mark.parametrize(
     ("rule", "nearest"), [(OpRule("/body/conv/Con"), "/body/conv/Conv"), (OpRule("Matmul", "type"), "MatMul")]
 )
-def test_a_selector_that_matches_nothing_is_an_error_with_the_nearest_names(
-    rule: OpRule, nearest: str
-) -> None:
+def test_a_selector_that_matches_nothing_is_an_error_with_the_nearest_names(rule: OpRule, nearest: str) -> None:
     with pytest.raises(RecipeError) as raised:
         Recipe(rules=(rule,)).fallback_ops(BACKEND.load(convolutions()).graph)
     assert rule.selector in raised.value.message
@@ -146,6 +144,6 @@ def test_the_range_of_codes_and_of_values() -> None:
     assert QuantSpec(8, signed=True).code_range == (-128, 127)
     assert QuantSpec(4, signed=False).dtype == "uint4"
     assert QuantSpec.from_dtype("uint16").code_range == (0, 65535)
-    q = QParams(np.float32(0.5).reshape(()), np.asarray(10), QuantSpec(8, signed=False, symmetric=False))
+    q = QParams(np.array(0.5, np.float32), np.asarray(10), QuantSpec(8, signed=False, symmetric=False))
     assert q.real_range == (-5.0, 122.5)
     np.testing.assert_array_equal(q.quantize(np.array([-99, 0.0, 0.25, 0.75, 999])), [0, 10, 10, 12, 255])

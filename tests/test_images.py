@@ -16,7 +16,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (24, 31, 3)).astype(np.uint8)
 PLAIN = Preprocessing(crop=8)
 
 
-def save(path: Path, pixels: np.ndarray = PIXELS) -> Path:  # type: ignore[type-arg]
+def save(path: Path, pixels: np.ndarray = PIXELS) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
@@ -41,12 +41,8 @@ def test_pixels_become_what_the_formula_says() -> None:
     assert gray.shape == (1, 8, 8)
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [((31, 24), (24, 24)), ((24, 31), (24, 24)), ((100, 50), (24, 24))]
-)
-def test_the_short_side_is_resized_and_the_middle_kept(
-    size: tuple[int, int], expected: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize(("size", "expected"), [((31, 24), (24, 24)), ((24, 31), (24, 24)), ((100, 50), (24, 24))])
+def test_the_short_side_is_resized_and_the_middle_kept(size: tuple[int, int], expected: tuple[int, int]) -> None:
     image = Image.new("RGB", size, (50, 100, 200))
     array = Preprocessing(resize=24, crop=24).apply(image)
     assert array.shape == (3, *expected)
@@ -56,9 +52,7 @@ def test_the_short_side_is_resized_and_the_middle_kept(
 def test_presets_give_what_their_networks_expect() -> None:
     image = Image.new("RGB", (300, 280), (255, 0, 127))
     torch, caffe, tf = (PRESETS[f"imagenet-{n}"].apply(image)[:, 0, 0] for n in ("torch", "caffe", "tf"))
-    np.testing.assert_allclose(
-        torch, [(1 - 0.485) / 0.229, -0.456 / 0.224, (127 / 255 - 0.406) / 0.225], rtol=1e-6
-    )
+    np.testing.assert_allclose(torch, [(1 - 0.485) / 0.229, -0.456 / 0.224, (127 / 255 - 0.406) / 0.225], rtol=1e-6)
     np.testing.assert_allclose(caffe, [127 - 103.939, -116.779, 255 - 123.68], rtol=1e-6)
     np.testing.assert_allclose(tf, [1, -1, 127 / 127.5 - 1], rtol=1e-4)
 

@@ -29,7 +29,7 @@ def gathered(
 ) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:
     batches = list(samples.batches(size, start=start, stop=stop))
     inputs = {name: np.concatenate([b.inputs[name] for b in batches]) for name in batches[0].inputs}
-    labels = None if batches[0].labels is None else np.concatenate([b.labels for b in batches])  # type: ignore[misc]
+    labels = None if batches[0].labels is None else np.concatenate([b.labels for b in batches])
     return inputs, labels
 
 
@@ -85,9 +85,7 @@ def test_every_source_gives_the_same_samples_again_and_again(kind: str) -> None:
     length=st.integers(1, 12),
 )
 def test_any_chunks_give_the_same_batches(cuts: list[int], size: int, start: int, length: int) -> None:
-    parts = [
-        (x, y) for x, y in zip(np.split(X, sorted(cuts)), np.split(Y, sorted(cuts)), strict=True) if len(x)
-    ]
+    parts = [(x, y) for x, y in zip(np.split(X, sorted(cuts)), np.split(Y, sorted(cuts)), strict=True) if len(x)]
     batches = list(Samples.of(parts).for_inputs(ONE).batches(size, start=start, stop=start + length))
     assert all(batch.size == size for batch in batches[:-1])
     assert batches[0].first == start
@@ -177,12 +175,8 @@ def test_damaged_and_pickled_files_are_refused(tmp_path: Path) -> None:
             Samples.of(tmp_path / name)
 
 
-def test_the_current_directory_is_searched_for_functions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "my_own_loader.py").write_text(
-        "import numpy as np\ndef batches():\n    yield np.zeros((2, 3, 4))\n"
-    )
+def test_the_current_directory_is_searched_for_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_own_loader.py").write_text("import numpy as np\ndef batches():\n    yield np.zeros((2, 3, 4))\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
     assert Samples.of("my_own_loader:batches").for_inputs(ONE).count == 2

@@ -142,9 +142,7 @@ def test_pair_statistics_equal_float64_numpy(
     unclipped = np.rint(a / s) + zero_point
     own = (np.clip(unclipped, 0, 255) - zero_point) * s
     assert statistics.error.mse == pytest.approx(((a - b) ** 2).mean(), rel=1e-9)
-    assert statistics.error.sqnr_db == pytest.approx(
-        10 * np.log10((a * a).sum() / ((a - b) ** 2).sum()), rel=1e-9
-    )
+    assert statistics.error.sqnr_db == pytest.approx(10 * np.log10((a * a).sum() / ((a - b) ** 2).sum()), rel=1e-9)
     assert statistics.error.cosine == pytest.approx((a @ b) / np.sqrt((a @ a) * (b @ b)), rel=1e-9, abs=1e-12)
     assert statistics.rounding.mse == pytest.approx(((a - own) ** 2).mean(), rel=1e-6)
     assert statistics.rounding.clipped_fraction == pytest.approx(((unclipped < 0) | (unclipped > 255)).mean())
@@ -232,9 +230,7 @@ def test_shapes_must_agree() -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(
-    weights=arrays(
-        np.float32, array_shapes(min_dims=2, max_dims=4, max_side=6), elements=st.floats(-4, 4, width=32)
-    )
+    weights=arrays(np.float32, array_shapes(min_dims=2, max_dims=4, max_side=6), elements=st.floats(-4, 4, width=32))
 )
 def test_per_channel_rounding_equals_a_loop_over_channels(weights: NDArray[Any]) -> None:
     from quantscope.qparams import PerChannel

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from quantscope.images import Preprocessing
     from quantscope.recipe import Calibration, OpRule, Recipe
     from quantscope.samples import Samples
-    from quantscope.workflows import diagnose, open_run as open, quantize, resume
+    from quantscope.workflows import diagnose, quantize, resume
+    from quantscope.workflows import open_run as open
 
 _PUBLIC = {
     "Calibration": "recipe",

@@ -43,9 +43,7 @@ def calibrate(
             seen += batch.size
             progress(batch.size)
     if not seen:
-        raise DataError(
-            "no samples to calibrate with", accepted="at least one sample", next_step="check --data"
-        )
+        raise DataError("no samples to calibrate with", accepted="at least one sample", next_step="check --data")
     notes = []
     odd = [name for name in names if statistics[name].count > statistics[name].finite_count]
     if odd:

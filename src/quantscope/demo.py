@@ -25,11 +25,12 @@ _FILES_PER_LABEL = 12
 _SMALLEST_FILE_BYTES = 64
 # Extensions whose content is what they say, with Magika's label for it.
 _LABELS = {
-    ".py": "python", ".c": "c", ".h": "c", ".cpp": "cpp", ".hpp": "cpp", ".css": "css", ".html": "html", ".js": "javascript",
-    ".json": "json", ".md": "markdown", ".rst": "rst", ".toml": "toml", ".xml": "xml", ".yaml": "yaml", ".yml": "yaml",
-    ".ini": "ini", ".sh": "shell", ".bat": "batch", ".ps1": "powershell", ".csv": "csv", ".png": "png", ".gif": "gif",
-    ".jpg": "jpeg", ".ico": "ico", ".svg": "svg", ".pyc": "pythonbytecode", ".so": "elf", ".exe": "pebin", ".zip": "zip",
-    ".gz": "gzip", ".bmp": "bmp", ".wav": "wav", ".ttf": "ttf", ".pem": "pem", ".npy": "npy", ".npz": "npz", ".pdf": "pdf",
+    ".py": "python", ".c": "c", ".h": "c", ".cpp": "cpp", ".hpp": "cpp", ".css": "css", ".html": "html",
+    ".js": "javascript", ".json": "json", ".md": "markdown", ".rst": "rst", ".toml": "toml", ".xml": "xml",
+    ".yaml": "yaml", ".yml": "yaml", ".ini": "ini", ".sh": "shell", ".bat": "batch", ".ps1": "powershell",
+    ".csv": "csv", ".png": "png", ".gif": "gif", ".jpg": "jpeg", ".ico": "ico", ".svg": "svg",
+    ".pyc": "pythonbytecode", ".so": "elf", ".exe": "pebin", ".zip": "zip", ".gz": "gzip", ".bmp": "bmp",
+    ".wav": "wav", ".ttf": "ttf", ".pem": "pem", ".npy": "npy", ".npz": "npz", ".pdf": "pdf",
 }  # fmt: skip
 _UNREADABLE_FOLDERS = frozenset(("node_modules", ".git"))
 

@@ -1,4 +1,4 @@
-"""The result of a diagnosis: a row per compared tensor, gathered by op, with accuracy and what could not be compared."""
+"""The result of a diagnosis: a row per compared tensor, by op, with accuracy and what could not be compared."""
 
 from __future__ import annotations
 
@@ -115,11 +115,7 @@ class TensorDiagnosis:
                 for count, what in ((s.nan_count, "NaN"), (s.infinity_count, "infinite"))
                 if count
             ]
-            where = (
-                ""
-                if self.first_non_finite_sample is None
-                else f", first in sample {self.first_non_finite_sample}"
-            )
+            where = "" if self.first_non_finite_sample is None else f", first in sample {self.first_non_finite_sample}"
             return ", ".join(found) + where
         if self.reference.count == 0:
             return "empty"
@@ -248,11 +244,7 @@ class Diagnosis:
     def first_not_finite(self) -> TensorDiagnosis | None:
         """The first op in execution order whose output is not finite in the quantized model."""
         return next(
-            (
-                t
-                for t in self.tensors
-                if t.role == "activation" and t.quantized.nan_count + t.quantized.infinity_count
-            ),
+            (t for t in self.tensors if t.role == "activation" and t.quantized.nan_count + t.quantized.infinity_count),
             None,
         )
 
@@ -276,8 +268,8 @@ _TEXT = frozenset(("op", "op_type", "scope", "tensor", "dtype"))
 def sortable_columns() -> tuple[str, ...]:
     """The columns that a table can be sorted by."""
     return (
-        "sqnr_db", "mse", "cosine", "rmse_over_scale", "local_sqnr_db", "local_mse", "clipped_fraction", "effective_bits",
-        "levels_used", "min", "max", "mean", "std", "variance", "op", "op_type", "order",
+        "sqnr_db", "mse", "cosine", "rmse_over_scale", "local_sqnr_db", "local_mse", "clipped_fraction",
+        "effective_bits", "levels_used", "min", "max", "mean", "std", "variance", "op", "op_type", "order",
     )  # fmt: skip
 
 

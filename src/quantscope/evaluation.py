@@ -129,9 +129,7 @@ def _top5(outputs: Outputs, labels: NDArray[Any] | None, reference: Outputs) -> 
 
 
 def _agreement(outputs: Outputs, labels: NDArray[Any] | None, reference: Outputs) -> NDArray[np.float64]:
-    same: NDArray[Any] = _classes(outputs, "agreement").argmax(1) == _classes(reference, "agreement").argmax(
-        1
-    )
+    same: NDArray[Any] = _classes(outputs, "agreement").argmax(1) == _classes(reference, "agreement").argmax(1)
     return same.astype(np.float64)
 
 
@@ -215,9 +213,7 @@ def paired_interval(reference: NDArray[np.float64], quantized: NDArray[np.float6
     if np.isin(reference, (0, 1)).all() and np.isin(quantized, (0, 1)).all():
         gained = (float((difference > 0).sum()) + 1) / (n + 2)
         lost = (float((difference < 0).sum()) + 1) / (n + 2)
-        half = NormalDist().inv_cdf(0.5 + _CONFIDENCE / 2) * math.sqrt(
-            (gained + lost - (gained - lost) ** 2) / (n + 2)
-        )
+        half = NormalDist().inv_cdf(0.5 + _CONFIDENCE / 2) * math.sqrt((gained + lost - (gained - lost) ** 2) / (n + 2))
         return max(-1.0, gained - lost - half), min(1.0, gained - lost + half)
     half = _student_t(n - 1) * float(difference.std(ddof=1)) / math.sqrt(n)
     mean = float(difference.mean())
@@ -238,4 +234,4 @@ def _student_t(degrees: int) -> float:
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
-    return z + sum(term / degrees ** (i + 1) for i, term in enumerate(terms))
+    return float(z + sum(term / degrees ** (i + 1) for i, term in enumerate(terms)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from quantscope.errors import DataError
 
@@ -19,7 +19,7 @@ _LABEL_LIST = "val.txt"
 _CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1}
 
 
-class UnreadableImage(Exception):
+class UnreadableImageError(Exception):
     """A photo that cannot be used; the text says why. Not an error of the run: it is counted and passed over."""
 
 
@@ -29,8 +29,8 @@ class Preprocessing:
 
     `resize` brings the short side to so many pixels, `crop` cuts (height, width) from the centre, `size` resizes to
     (height, width) whatever the shape was and excludes both. `mean` and `std` have one number, or one per channel in
-    the order of `channels`. Resizing is bilinear with antialiasing, to sizes as torchvision's Resize gives them; an odd margin
-    leaves its extra pixel at the right and the bottom.
+    the order of `channels`. Resizing is bilinear with antialiasing, to sizes as torchvision's Resize gives them; an
+    odd margin leaves its extra pixel at the right and the bottom.
     """
 
     resize: int | None = None
@@ -56,9 +56,7 @@ class Preprocessing:
         if 0 in self.std:
             raise DataError(f"std is {self.std}", accepted="values other than 0")
         if self.size and (self.resize or self.crop):
-            raise DataError(
-                "both size and resize or crop are given", accepted="size alone, or resize and crop"
-            )
+            raise DataError("both size and resize or crop are given", accepted="size alone, or resize and crop")
         if any(pixels < 1 for pixels in (*self.crop_size, *(self.size or ()), self.resize or 1)):
             raise DataError(
                 f"resize {self.resize}, crop {self.crop}, size {self.size}",
@@ -76,7 +74,7 @@ class Preprocessing:
         """The photo as float32, shape (C, H, W) or (H, W, C) by `layout`.
 
         Raises:
-            UnreadableImage: it is smaller than the crop.
+            UnreadableImageError: it is smaller than the crop.
         """
         image = ImageOps.exif_transpose(image).convert("L" if self.channels == "gray" else "RGB")
         width, height = image.size
@@ -101,7 +99,7 @@ class Preprocessing:
     @staticmethod
     def _cropped(image: Image.Image, height: int, width: int) -> Image.Image:
         if image.width < width or image.height < height:
-            raise UnreadableImage(
+            raise UnreadableImageError(
                 f"{image.height}x{image.width}, smaller than the crop {height}x{width}; set resize"
             )
         left, top = (image.width - width) // 2, (image.height - height) // 2
@@ -114,7 +112,8 @@ class Preprocessing:
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Preprocessing:
         """The settings that `to_spec` gave."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()})
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}
+        return cls(**settings)
 
 
 PRESETS: Mapping[str, Preprocessing] = {
@@ -184,9 +183,7 @@ def _listed(folder: Path, listed: Path) -> list[Photo]:
     try:
         lines = listed.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"cannot read the label list {listed}: {error}", accepted='lines "file label"'
-        ) from error
+        raise DataError(f"cannot read the label list {listed}: {error}", accepted='lines "file label"') from error
     photos = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -208,7 +205,7 @@ def read_photo(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """The photo in a file as an array.
 
     Raises:
-        UnreadableImage: the file is missing, damaged, no photo, or too small.
+        UnreadableImageError: the file is missing, damaged, no photo, or too small.
     """
     try:
         with warnings.catch_warnings():
@@ -217,8 +214,8 @@ def read_photo(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
             with Image.open(path) as image:
                 return preprocessing.apply(image)
     except FileNotFoundError:
-        raise UnreadableImage("no such file") from None
-    except Image.UnidentifiedImageError:
-        raise UnreadableImage("not an image" if path.stat().st_size else "empty file") from None
+        raise UnreadableImageError("no such file") from None
+    except UnidentifiedImageError:
+        raise UnreadableImageError("not an image" if path.stat().st_size else "empty file") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(str(error)) from error
+        raise UnreadableImageError(str(error)) from error

@@ -61,7 +61,7 @@ class Pairing:
 
     @property
     def coverage(self) -> float:
-        """The share of the reference's compute ops that are paired or absorbed into a paired op; 1 if there are none."""
+        """The share of the reference's compute ops that are paired, or absorbed into one that is; 1 without any."""
         missing = sum(1 for reason in self.skipped.values() if not reason.startswith(NOT_COMPUTE))
         return 1 - missing / self.compute_ops if self.compute_ops else 1.0
 

@@ -54,9 +54,7 @@ class QuantSpec:
         return f"{'' if self.signed else 'u'}int{self.bits}"
 
     @classmethod
-    def from_dtype(
-        cls, dtype: str, *, symmetric: bool = False, granularity: Granularity | None = None
-    ) -> QuantSpec:
+    def from_dtype(cls, dtype: str, *, symmetric: bool = False, granularity: Granularity | None = None) -> QuantSpec:
         """The specification of an integer type by its name.
 
         Raises:
@@ -107,13 +105,15 @@ class QParams:
         scale, zero_point = self.aligned(values.shape)
         low, high = self.spec.code_range
         codes = np.rint(values / scale) + zero_point
-        return np.clip(codes, low, high).astype(np.int64)
+        clipped: NDArray[np.int64] = np.clip(codes, low, high).astype(np.int64)
+        return clipped
 
     def dequantize(self, codes: NDArray[Any]) -> NDArray[Any]:
         """The real values of codes, in the scale's own float type as an inference engine computes them."""
         scale, zero_point = self.aligned(codes.shape)
         # uint8 minus uint8 wraps around: widen first.
-        return (codes.astype(np.int64) - zero_point).astype(scale.dtype) * scale
+        values: NDArray[Any] = (codes.astype(np.int64) - zero_point).astype(scale.dtype) * scale
+        return values
 
     @property
     def real_range(self) -> tuple[float, float]:

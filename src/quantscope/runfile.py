@@ -13,7 +13,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,9 @@ CREATE TABLE stages (
     position INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, done INTEGER NOT NULL, total INTEGER,
     finished INTEGER NOT NULL, seconds REAL NOT NULL
 );
-CREATE TABLE tensors (position INTEGER PRIMARY KEY, role TEXT NOT NULL, op TEXT NOT NULL, row TEXT NOT NULL, arrays BLOB);
+CREATE TABLE tensors (
+    position INTEGER PRIMARY KEY, role TEXT NOT NULL, op TEXT NOT NULL, row TEXT NOT NULL, arrays BLOB
+);
 CREATE TABLE scores (
     metric TEXT NOT NULL, first INTEGER NOT NULL, reference BLOB NOT NULL, quantized BLOB NOT NULL,
     PRIMARY KEY (metric, first)
@@ -54,7 +56,7 @@ _MIGRATIONS: Mapping[int, str] = {}
 def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Named arrays as compressed bytes, without pickle."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez(buffer, allow_pickle=False, **arrays)
     return zlib.compress(buffer.getbuffer(), 1)
 
 
@@ -160,9 +162,7 @@ class RunFile:
         with run.transaction():
             if run.about("status") == "finished":
                 run.close()
-                raise RunFileError(
-                    f"the run is finished: {path}", next_step=f"print it with: quantscope show {path}"
-                )
+                raise RunFileError(f"the run is finished: {path}", next_step=f"print it with: quantscope show {path}")
             writer = run.about("writer") or {}
             if _alive(writer):
                 run.close()
@@ -198,10 +198,8 @@ class RunFile:
             self._guarded("COMMIT")
         except BaseException as error:
             # A closed connection has nothing to roll back.
-            try:
+            with suppress(sqlite3.ProgrammingError):
                 self._connection.rollback()
-            except sqlite3.ProgrammingError:
-                pass
             if isinstance(error, sqlite3.Error):
                 raise self._failure(error) from error
             raise
@@ -214,9 +212,7 @@ class RunFile:
 
     def _failure(self, error: sqlite3.Error) -> QuantscopeError:
         text = str(error)
-        step = (
-            "free some space; then go on with --resume" if "full" in text else "check the file and its folder"
-        )
+        step = "free some space; then go on with --resume" if "full" in text else "check the file and its folder"
         return RunFileError(f"cannot write the run file {self.path}: {text}", next_step=step)
 
     def about(self, key: str) -> Any:
@@ -253,9 +249,7 @@ class RunFile:
         rows = self._connection.execute(
             "SELECT name, done, total, finished, seconds FROM stages ORDER BY position"
         ).fetchall()
-        return tuple(
-            dict(zip(("name", "done", "total", "finished", "seconds"), row, strict=True)) for row in rows
-        )
+        return tuple(dict(zip(("name", "done", "total", "finished", "seconds"), row, strict=True)) for row in rows)
 
     def checkpoint(
         self,
@@ -275,10 +269,7 @@ class RunFile:
         with self.transaction():
             self._connection.executemany(
                 "INSERT OR REPLACE INTO tensors VALUES (?, ?, ?, ?, ?)",
-                (
-                    (position, t.role, t.op, _row_json(t), pack(_row_arrays(t)))
-                    for position, t in rows.items()
-                ),
+                ((position, t.role, t.op, _row_json(t), pack(_row_arrays(t))) for position, t in rows.items()),
             )
             if not accumulators:
                 self._connection.execute("DELETE FROM accumulators")
@@ -361,9 +352,7 @@ class RunFile:
 
 def _connect(path: Path | None) -> sqlite3.Connection:
     try:
-        return sqlite3.connect(
-            path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
+        return sqlite3.connect(path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
         raise RunFileError(f"cannot open the run file {path}: {error}") from error
 
@@ -389,7 +378,7 @@ def _alive(writer: Mapping[str, Any]) -> bool:
         return False
     except PermissionError:
         pass
-    return _started(writer["pid"]) == writer["started"]
+    return _started(writer["pid"]) == str(writer["started"])
 
 
 _ARRAY_FIELDS = ("histogram", "channels")
@@ -430,9 +419,7 @@ def _row(values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TensorDi
 def _graph_json(graph: Graph) -> dict[str, Any]:
     used = {name for op in graph.ops for name in (*op.inputs, *op.outputs)}
     return {
-        "ops": [
-            [op.name, op.op_type, op.inputs, op.outputs, op.scope, dict(op.attributes)] for op in graph.ops
-        ],
+        "ops": [[op.name, op.op_type, op.inputs, op.outputs, op.scope, dict(op.attributes)] for op in graph.ops],
         "tensors": [[t.name, t.dtype, t.shape] for t in graph.tensors.values() if t.name in used],
         "inputs": [t.name for t in graph.inputs],
         "outputs": [t.name for t in graph.outputs],

@@ -83,9 +83,7 @@ class Samples:
         self.skipped: dict[str, str] = {} if skipped is None else skipped
 
     @classmethod
-    def of(
-        cls, source: object, *, labels: object = None, preprocessing: Preprocessing | None = None
-    ) -> Samples:
+    def of(cls, source: object, *, labels: object = None, preprocessing: Preprocessing | None = None) -> Samples:
         """The samples in a folder of photos, a file, an array, a function's result, or any iterable of batches.
 
         Args:
@@ -167,9 +165,7 @@ class Samples:
             sizes = {name: len(array) for name, array in named.items()}
             size = next(iter(sizes.values()))
             if len(set(sizes.values())) > 1:
-                raise DataError(
-                    f"inputs differ in their number of samples: {sizes}", accepted="the same for all"
-                )
+                raise DataError(f"inputs differ in their number of samples: {sizes}", accepted="the same for all")
             if labels is not None and len(labels) != size:
                 raise DataError(f"labels do not match: {len(labels)} labels for {size} samples")
             for i in range(size):
@@ -210,9 +206,7 @@ def imported(name: str) -> Callable[..., Any]:
             next_step="check the name; the current directory is searched first",
         ) from error
     if not callable(found):
-        raise DataError(
-            f"{name} is no function but {type(found).__name__}", accepted="package.module:function"
-        )
+        raise DataError(f"{name} is no function but {type(found).__name__}", accepted="package.module:function")
     function: Callable[..., Any] = found
     return function
 
@@ -227,10 +221,8 @@ def _from_path(source: str | Path, labels: object, preprocessing: Preprocessing 
             samples.spec = {"source": source}
             return samples
         raise DataError(f"no such file or folder: {path}", accepted=_ACCEPTED, next_step="check --data")
-    spec = {
-        "source": str(path.resolve()),
-        "labels": str(Path(labels).resolve()) if _is_path(labels) else None,
-    }
+    listed = str(Path(labels).resolve()) if isinstance(labels, str | Path) else None
+    spec = {"source": str(path.resolve()), "labels": listed}
     try:
         if path.suffix == ".npy":
             array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -246,7 +238,7 @@ def _from_path(source: str | Path, labels: object, preprocessing: Preprocessing 
             f"cannot read {path}: {error}",
             accepted="an .npy or .npz file of plain arrays, without pickled objects",
         ) from error
-    samples.spec = spec if labels is None or _is_path(labels) else None
+    samples.spec = spec if labels is None or listed else None
     return samples
 
 
@@ -259,10 +251,8 @@ def _from_photos(folder: Path, labels: object, preprocessing: Preprocessing | No
             accepted=f"--preset {', '.join(images.PRESETS)}, or --resize, --crop, --size, --scale, --mean, --std",
             next_step="take what the model was trained with; from Python pass quantscope.Preprocessing(...)",
         )
-    if labels is not None and not _is_path(labels):
-        raise DataError(
-            f"labels of type {type(labels).__name__} for photos", accepted='a list of "file label" lines'
-        )
+    if labels is not None and not isinstance(labels, str | Path):
+        raise DataError(f"labels of type {type(labels).__name__} for photos", accepted='a list of "file label" lines')
     listed = Path(labels) if isinstance(labels, str | Path) else None
     if listed is not None and not listed.is_file():
         raise DataError(f"no such label list: {listed}", accepted='a file of "file label" lines')
@@ -273,7 +263,7 @@ def _from_photos(folder: Path, labels: object, preprocessing: Preprocessing | No
         for index, photo in list(enumerate(found.photos))[start:stop]:
             try:
                 array = images.read_photo(photo.path, preprocessing)
-            except images.UnreadableImage as problem:
+            except images.UnreadableImageError as problem:
                 skipped[str(photo.path)] = str(problem)
                 continue
             yield Chunk((array[None],), None if photo.label is None else np.asarray([photo.label]), index)
@@ -402,9 +392,7 @@ def _array(value: Any) -> NDArray[Any]:
         value = value.detach().cpu().numpy()
     array = np.asarray(value)
     if array.dtype == object:
-        raise DataError(
-            f"a sample of type {type(value).__name__} is no array", accepted="numbers of one shape"
-        )
+        raise DataError(f"a sample of type {type(value).__name__} is no array", accepted="numbers of one shape")
     return array
 
 
@@ -438,16 +426,10 @@ def _label_array(labels: object, count: int) -> NDArray[Any]:
     else:
         values = _array(labels)
     if len(values) != count:
-        raise DataError(
-            f"labels do not match: {len(values)} labels for {count} samples", accepted="one per sample"
-        )
+        raise DataError(f"labels do not match: {len(values)} labels for {count} samples", accepted="one per sample")
     if values.dtype.kind == "f" and (values == np.rint(values)).all():
         values = values.astype(np.int64)
     return values
-
-
-def _is_path(labels: object) -> bool:
-    return isinstance(labels, str | Path)
 
 
 def _shapes(arrays: Mapping[str, NDArray[Any]]) -> tuple[tuple[int, ...], ...]:

@@ -31,10 +31,7 @@ def _repeated_blocks(op_types: Sequence[str]) -> list[str]:
             if len(set(op_types[start : start + period])) < 2:
                 continue
             length = period
-            while (
-                start + length < len(op_types)
-                and op_types[start + length] == op_types[start + length - period]
-            ):
+            while start + length < len(op_types) and op_types[start + length] == op_types[start + length - period]:
                 length += 1
             length -= length % period
             # The shortest period that covers the most: a block, not two blocks taken for one.

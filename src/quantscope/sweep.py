@@ -143,9 +143,7 @@ def sweep(
                 break
             x, y = run_reference.run(batch.inputs), run_quantized.run(batch.inputs)
             if run_file.about("measuring_changed") is None:
-                run_file.write_about(
-                    measuring_changed=_measuring_changed(backend, quantized, batch, y, threads)
-                )
+                run_file.write_about(measuring_changed=_measuring_changed(backend, quantized, batch, y, threads))
             _update(pool, compared, x, y, batch.first)
             scores.add(_outputs(reference, x), _outputs(quantized, y), batch.labels, batch.first)
             del x, y
@@ -153,14 +151,10 @@ def sweep(
             done = batch.first + batch.size
             if time.monotonic() - last_checkpoint > pause and done < evaluated.stop:
                 before = time.monotonic()
-                _checkpoint(
-                    run_file, compared, scores, evaluated, done, time.monotonic() - began, finished=False
-                )
+                _checkpoint(run_file, compared, scores, evaluated, done, time.monotonic() - began, finished=False)
                 last_checkpoint = time.monotonic()
                 pause = max(_SHORTEST_PAUSE_SECONDS, (last_checkpoint - before) / _CHECKPOINT_SHARE)
-    _checkpoint(
-        run_file, compared, scores, evaluated, evaluated.stop, time.monotonic() - began, finished=True
-    )
+    _checkpoint(run_file, compared, scores, evaluated, evaluated.stop, time.monotonic() - began, finished=True)
 
 
 def _update(
@@ -199,11 +193,7 @@ def _measuring_changed(
         outputs = plain.run(batch.inputs)
     return max(
         (
-            float(
-                np.nanmax(
-                    np.abs(outputs[t.name].astype(np.float64) - traced[t.name].astype(np.float64)), initial=0
-                )
-            )
+            float(np.nanmax(np.abs(outputs[t.name].astype(np.float64) - traced[t.name].astype(np.float64)), initial=0))
             for t in quantized.graph.outputs
             if t.name in outputs
         ),

@@ -82,9 +82,7 @@ def _same(weight: Weight, candidates: list[Weight]) -> Weight | None:
 def _row(op: Op, reference: Weight, quantized: Weight) -> TensorDiagnosis:
     statistics = PairStatistics(quantized.qparams)
     statistics.update(reference.values, quantized.values.astype(np.float32, copy=False))
-    role: Role = (
-        "bias" if quantized.values.ndim < 2 and op.op_type in ("Conv", "ConvTranspose", "Gemm") else "weight"
-    )
+    role: Role = "bias" if quantized.values.ndim < 2 and op.op_type in ("Conv", "ConvTranspose", "Gemm") else "weight"
     axis = quantized.channel_axis
     channels = channel_statistics(reference.values, quantized.values, axis) if axis is not None else None
     pair = TensorPair(op, role, reference.tensor, quantized.tensor, quantized.qparams)

@@ -22,7 +22,7 @@ from quantscope.images import Preprocessing
 from quantscope.pairing import pair
 from quantscope.progress import Progress, Silent
 from quantscope.recipe import Recipe
-from quantscope.runfile import SUFFIX, RunFile
+from quantscope.runfile import RunFile
 from quantscope.samples import Samples
 from quantscope.weights import compare_weights
 
@@ -74,9 +74,7 @@ def quantize(
         _check_writable(Path(output))
     plan = Plan(calibration_samples=calibration_samples, batch_size=batch_size, threads=threads)
     size = _batch_size(float_model, plan.batch_size)
-    quantized = _quantized(
-        backend, float_model, samples, chosen, _split(samples, plan)[0], size, plan, progress
-    )
+    quantized = _quantized(backend, float_model, samples, chosen, _split(samples, plan)[0], size, plan, progress)
     if output is not None:
         backend.save(quantized, Path(output))
     return quantized
@@ -125,19 +123,13 @@ def diagnose(
     if given is None:
         recipe = recipe or Recipe()
         recipe.fallback_ops(float_model.graph)
-    plan = Plan(
-        calibration_samples, samples, batch_size, metric if isinstance(metric, str) else None, threads
-    )
+    plan = Plan(calibration_samples, samples, batch_size, metric if isinstance(metric, str) else None, threads)
     # What can fail for a wrong argument fails here, before anything is written.
     _batch_size(float_model, plan.batch_size)
     _split(bound, plan, given)
     sweep.metric_named(metric)
     path = Path(run) if run is not None else None
-    target = (
-        Path(output)
-        if output is not None
-        else (path.with_suffix(".int8.onnx") if path and not given else None)
-    )
+    target = Path(output) if output is not None else (path.with_suffix(".int8.onnx") if path and not given else None)
     if target is not None and given is None:
         _check_writable(target)
     with RunFile.create(path) as run_file:
@@ -256,9 +248,7 @@ def _outcome(run_file: RunFile) -> Iterator[None]:
         run_file.write_about(status="interrupted")
         raise
     except Exception as error:
-        run_file.write_about(
-            status=f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        )
+        run_file.write_about(status=f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
         raise
 
 
@@ -304,9 +294,7 @@ def _quantized(
         prepared = backend.prepare(model)
     with _stage("calibrate", len(calibration), progress, run_file):
         batches = samples.batches(size, start=calibration.start, stop=calibration.stop)
-        ranges, notes = calibrate(
-            backend, prepared, recipe, batches, threads=plan.threads, progress=progress.advance
-        )
+        ranges, notes = calibrate(backend, prepared, recipe, batches, threads=plan.threads, progress=progress.advance)
     with _stage("quantize", None, progress, run_file):
         quantized = backend.quantize(prepared, recipe, ranges)
     quantized = replace(quantized, notes=(*quantized.notes, *notes))
@@ -345,9 +333,7 @@ def _batch_size(model: Model, wanted: int | None) -> int:
     """
     if wanted is not None and wanted < 1:
         raise DataError(f"batch size {wanted}", accepted="1 or more")
-    fixed = {
-        t.shape[0] for t in model.graph.inputs if t.shape and isinstance(t.shape[0], int) and t.shape[0] > 0
-    }
+    fixed = {t.shape[0] for t in model.graph.inputs if t.shape and isinstance(t.shape[0], int) and t.shape[0] > 0}
     if not fixed:
         return wanted or 1
     size = min(fixed)
@@ -369,9 +355,7 @@ def _split(samples: Samples, plan: Plan, given: Model | None = None) -> tuple[ra
         if value is not None and value < 1:
             raise DataError(f"{value} {name}", accepted="1 or more")
     if samples.count == 0:
-        raise DataError(
-            f"no samples in {samples.description}", accepted="at least one", next_step="check --data"
-        )
+        raise DataError(f"no samples in {samples.description}", accepted="at least one", next_step="check --data")
     first = 0
     if given is None:
         # A single sample has to serve for both.
@@ -389,9 +373,7 @@ def _split(samples: Samples, plan: Plan, given: Model | None = None) -> tuple[ra
 
 def _check_writable(path: Path) -> None:
     if not path.parent.is_dir():
-        raise OutputError(
-            f"no such folder: {path.parent}", next_step="create it, or choose another with --output"
-        )
+        raise OutputError(f"no such folder: {path.parent}", next_step="create it, or choose another with --output")
     if path.is_dir():
         raise OutputError(f"{path} is a folder", accepted="the name of a file")
 

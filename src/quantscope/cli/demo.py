@@ -40,9 +40,7 @@ def demo(
         progress.stage("read files", None)
         samples = example.samples()
         result = workflows.diagnose(model, data=samples, run=chosen, progress=progress)
-        cured = workflows.diagnose(
-            model, data=samples, recipe=replace(Recipe(), op_types=_CURE), progress=progress
-        )
+        cured = workflows.diagnose(model, data=samples, recipe=replace(Recipe(), op_types=_CURE), progress=progress)
     before, after = result.scores[0], cured.scores[0]
     name = shlex.quote(str(chosen))
     again = shlex.join(
@@ -50,7 +48,7 @@ def demo(
          *(part for op_type in _CURE for part in ("--op-type", op_type))]
     )  # fmt: skip
     commands = [
-        f"Quantize only {' and '.join(_CURE)}: {before.quantized:.1%} becomes {after.quantized:.1%} (measured just now).",
+        f"Quantize only {' and '.join(_CURE)}: {before.quantized:.1%} becomes {after.quantized:.1%}, measured now.",
         f"  {again}",
         "Follow the error through the model, op by op:",
         f"  quantscope show {name} --sort order --all",

@@ -150,9 +150,7 @@ def next_steps(diagnosis: Diagnosis, *, given: bool) -> list[str]:
     return [*steps, "Take all columns elsewhere:", f"  quantscope export {run} --format csv"]
 
 
-def print_diagnosis(
-    diagnosis: Diagnosis, top: int | None, sort: str, json: bool, next_steps: list[str]
-) -> None:
+def print_diagnosis(diagnosis: Diagnosis, top: int | None, sort: str, json: bool, next_steps: list[str]) -> None:
     """Print the tables, or the document as JSON."""
     from quantscope.report import tables, terminal
 

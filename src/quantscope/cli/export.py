@@ -23,9 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run file.")],
-    format: Annotated[
-        Literal["csv", "json", "parquet"], typer.Option("--format", "-f", help="What to write.")
-    ] = "csv",
+    format: Annotated[Literal["csv", "json", "parquet"], typer.Option("--format", "-f", help="What to write.")] = "csv",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write. [default: standard output]")
     ] = None,

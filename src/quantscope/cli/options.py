@@ -32,9 +32,7 @@ Labels = Annotated[
 ]  # fmt: skip
 SampleCount = Annotated[
     int | None,
-    typer.Option(
-        "--samples", "-n", metavar="N", rich_help_panel=_SAMPLES, help="Evaluate N samples. [default: all]"
-    ),
+    typer.Option("--samples", "-n", metavar="N", rich_help_panel=_SAMPLES, help="Evaluate N samples. [default: all]"),
 ]
 CalibrationSamples = Annotated[
     int | None,
@@ -78,15 +76,11 @@ Crop = Annotated[
 ]
 Size = Annotated[
     str | None,
-    typer.Option(
-        "--size", metavar="HxW", rich_help_panel=_PHOTOS, help="Resize to exactly this, whatever the shape."
-    ),
+    typer.Option("--size", metavar="HxW", rich_help_panel=_PHOTOS, help="Resize to exactly this, whatever the shape."),
 ]
 Scale = Annotated[
     str | None,
-    typer.Option(
-        "--scale", rich_help_panel=_PHOTOS, help="Factor for pixels before mean and std, such as 1/255."
-    ),
+    typer.Option("--scale", rich_help_panel=_PHOTOS, help="Factor for pixels before mean and std, such as 1/255."),
 ]
 Mean = Annotated[
     str | None,
@@ -99,9 +93,7 @@ Std = Annotated[
 Channels = Annotated[
     str | None, typer.Option("--channels", rich_help_panel=_PHOTOS, help="Channel order: rgb, bgr or gray.")
 ]
-Layout = Annotated[
-    str | None, typer.Option("--layout", rich_help_panel=_PHOTOS, help="Axis order: nchw or nhwc.")
-]
+Layout = Annotated[str | None, typer.Option("--layout", rich_help_panel=_PHOTOS, help="Axis order: nchw or nhwc.")]
 
 Format = Annotated[
     Literal["qdq", "qoperator"],
@@ -109,9 +101,7 @@ Format = Annotated[
 ]
 PerChannel = Annotated[
     bool,
-    typer.Option(
-        "--per-channel/--per-tensor", rich_help_panel=_RECIPE, help="Weights: a scale per channel, or one."
-    ),
+    typer.Option("--per-channel/--per-tensor", rich_help_panel=_RECIPE, help="Weights: a scale per channel, or one."),
 ]
 Activations = Annotated[
     Literal["uint8", "int8"],
@@ -151,36 +141,28 @@ FallbackType = Annotated[
 ]
 OpType = Annotated[
     list[str] | None,
-    typer.Option(
-        "--op-type", metavar="TYPE", rich_help_panel=_RECIPE, help="Quantize only this op type. Repeat."
-    ),
+    typer.Option("--op-type", metavar="TYPE", rich_help_panel=_RECIPE, help="Quantize only this op type. Repeat."),
 ]
 ReduceRange = Annotated[
     bool,
-    typer.Option(
-        "--reduce-range", rich_help_panel=_RECIPE, help="7-bit weights, for processors without VNNI."
-    ),
+    typer.Option("--reduce-range", rich_help_panel=_RECIPE, help="7-bit weights, for processors without VNNI."),
 ]
 
 Threads = Annotated[
     int, typer.Option("--threads", metavar="N", rich_help_panel=_RUN, help="Threads; 0 means all cores.")
 ]
-Top = Annotated[
-    int, typer.Option("--top", metavar="N", rich_help_panel=_TABLES, help="Rows to show of each table.")
-]
+Top = Annotated[int, typer.Option("--top", metavar="N", rich_help_panel=_TABLES, help="Rows to show of each table.")]
 All = Annotated[bool, typer.Option("--all", rich_help_panel=_TABLES, help="Show all rows.")]
 Sort = Annotated[
     str,
     typer.Option(
         "--sort", metavar="COLUMN", rich_help_panel=_TABLES,
-        help="Order of both tables, worst first: sqnr_db, mse, cosine, local_sqnr_db, clipped_fraction, min, max, … or order.",
+        help="Order of both tables, worst first: sqnr_db, mse, cosine, local_sqnr_db, min, max, … or order.",
     ),
 ]  # fmt: skip
 Json = Annotated[
     bool,
-    typer.Option(
-        "--json", rich_help_panel=_TABLES, help="Print the whole document as JSON and nothing else."
-    ),
+    typer.Option("--json", rich_help_panel=_TABLES, help="Print the whole document as JSON and nothing else."),
 ]
 
 
@@ -277,9 +259,7 @@ def _number(text: str, option: str) -> float:
     try:
         return float(Fraction(text.strip()))
     except (ValueError, ZeroDivisionError):
-        raise DataError(
-            f"{option} {text!r}", accepted="a number or a fraction, such as 0.5 or 1/255"
-        ) from None
+        raise DataError(f"{option} {text!r}", accepted="a number or a fraction, such as 0.5 or 1/255") from None
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:

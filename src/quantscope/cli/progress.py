@@ -12,8 +12,8 @@ from rich.progress import (
     SpinnerColumn,
     Task,
     TextColumn,
+    TimeRemainingColumn,
 )
-from rich.progress import TimeRemainingColumn
 from rich.text import Text
 
 from quantscope.report.terminal import console

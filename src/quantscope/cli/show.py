@@ -25,9 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def show(
-    run: Annotated[
-        Path, typer.Argument(help="A run file; the run may still go on, or have been interrupted.")
-    ],
+    run: Annotated[Path, typer.Argument(help="A run file; the run may still go on, or have been interrupted.")],
     top: o.Top = 10,
     all: o.All = False,
     sort: o.Sort = "sqnr_db",

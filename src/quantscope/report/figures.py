@@ -37,9 +37,7 @@ def share(value: float) -> str:
 
 def metric_value(name: str, value: float) -> str:
     """A metric's value: shares in percent, others as numbers."""
-    return (
-        f"{value:.2%}" if name in ("top1", "top5", "agreement") and math.isfinite(value) else number(value, 6)
-    )
+    return f"{value:.2%}" if name in ("top1", "top5", "agreement") and math.isfinite(value) else number(value, 6)
 
 
 def difference(score: Score) -> tuple[str, str, str]:

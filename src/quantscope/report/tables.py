@@ -34,9 +34,7 @@ def rows(diagnosis: Diagnosis, role: Role | None = None) -> list[dict[str, Any]]
     """The rows of a role worst first; of all roles, activations before weights before biases, without one."""
     if role == "bias" or role is None:
         biases = [t for t in diagnosis.tensors if t.role == "bias"]
-        chosen: Iterable[TensorDiagnosis] = (
-            biases if role else (*diagnosis.activations, *diagnosis.weights, *biases)
-        )
+        chosen: Iterable[TensorDiagnosis] = biases if role else (*diagnosis.activations, *diagnosis.weights, *biases)
     else:
         chosen = diagnosis.weights if role == "weight" else diagnosis.activations
     return [row(tensor) for tensor in chosen]

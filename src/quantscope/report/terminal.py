@@ -45,7 +45,8 @@ def print_summary(
     activations = ordered((t for t in diagnosis.tensors if t.role == "activation"), sort)
     weights = ordered((t for t in diagnosis.tensors if t.role == "weight"), sort)
     for part in (
-        header(diagnosis), accuracy(diagnosis), activation_table(activations, top, sort), weight_table(weights, top, sort),
+        header(diagnosis), accuracy(diagnosis),
+        activation_table(activations, top, sort), weight_table(weights, top, sort),
     ):  # fmt: skip
         out.print(part)
         out.print()
@@ -64,9 +65,7 @@ def header(diagnosis: Diagnosis) -> RenderableType:
     """What was compared, on what."""
     models = diagnosis.models
     reference = (models.get("reference") or {}).get("path") or "a model in memory"
-    quantized = (
-        (models.get("quantized") or {}).get("path") or models.get("output") or "quantized by quantscope"
-    )
+    quantized = (models.get("quantized") or {}).get("path") or models.get("output") or "quantized by quantscope"
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
@@ -187,19 +186,13 @@ def remarks(diagnosis: Diagnosis) -> RenderableType:
     changed = diagnosis.measuring_changed
     if changed is not None:
         lines.append(
-            Text(
-                "measuring did not change the quantized model's outputs: equal bit for bit to plain inference"
-            )
+            Text("measuring did not change the quantized model's outputs: equal bit for bit to plain inference")
             if changed == 0
-            else Text(
-                f"measuring changed the quantized model's outputs by up to {changed:.3g}", style="yellow"
-            )
+            else Text(f"measuring changed the quantized model's outputs by up to {changed:.3g}", style="yellow")
         )
     first = diagnosis.first_not_finite
     if first is not None:
-        lines.append(
-            Text(f"first op whose output is not finite: {first.op} ({first.remark})", style="bold red")
-        )
+        lines.append(Text(f"first op whose output is not finite: {first.op} ({first.remark})", style="bold red"))
     lines += [Text(f"note: {note}", style="yellow") for note in diagnosis.notes]
     return Group(*lines)
 
@@ -215,9 +208,7 @@ def skipped_table(diagnosis: Diagnosis) -> RenderableType:
 
 
 def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
-    )
+    return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
 
 
 def _plain(text: str) -> Text:

@@ -40,9 +40,7 @@ class ChannelStatistics:
 
 def channel_statistics(reference: NDArray[Any], quantized: NDArray[Any], axis: int) -> ChannelStatistics:
     """Return the statistics of two weights of the same shape along `axis`."""
-    x, y = (
-        np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1).astype(np.float64) for w in (reference, quantized)
-    )
+    x, y = (np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1).astype(np.float64) for w in (reference, quantized))
     whole = []
     for values in (x, y):
         statistics = TensorStatistics()
@@ -53,15 +51,23 @@ def channel_statistics(reference: NDArray[Any], quantized: NDArray[Any], axis: i
     with np.errstate(divide="ignore", invalid="ignore"):
         squared, signal = np.nansum((x - y) ** 2, 1), np.nansum(x * x, 1)
         sqnr_db = 10 * np.log10(signal / squared)
+    low, high, mean, std = _moments(x)
+    quantized_low, quantized_high, quantized_mean, quantized_std = _moments(y)
     return ChannelStatistics(
-        axis,
-        *_moments(x),
-        *_moments(y),
-        squared / x.shape[1],
-        sqnr_db,
-        edges,
-        _counts(x, edges),
-        _counts(y, edges),
+        axis=axis,
+        minimum=low,
+        maximum=high,
+        mean=mean,
+        std=std,
+        quantized_minimum=quantized_low,
+        quantized_maximum=quantized_high,
+        quantized_mean=quantized_mean,
+        quantized_std=quantized_std,
+        mse=squared / x.shape[1],
+        sqnr_db=sqnr_db,
+        edges=edges,
+        reference_counts=_counts(x, edges),
+        quantized_counts=_counts(y, edges),
     )
 
 
@@ -77,8 +83,6 @@ def _counts(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[
     if bins < 1:
         return np.zeros((channels, 0), np.int64)
     finite = np.isfinite(values)
-    number = np.floor((np.where(finite, values, edges[0]) - edges[0]) / (edges[1] - edges[0])).astype(
-        np.int64
-    )
+    number = np.floor((np.where(finite, values, edges[0]) - edges[0]) / (edges[1] - edges[0])).astype(np.int64)
     flat = (np.clip(number, 0, bins - 1) + np.arange(channels)[:, None] * bins)[finite]
     return np.bincount(flat, minlength=channels * bins).reshape(channels, bins)

@@ -25,12 +25,12 @@ class Histogram:
     @property
     def edges(self) -> NDArray[np.float64]:
         """The edges of the bins, one more than there are counts."""
-        return (self.first + np.arange(len(self.counts) + 1)) * self.width
+        return np.asarray((self.first + np.arange(len(self.counts) + 1)) * self.width, np.float64)
 
     @property
     def centres(self) -> NDArray[np.float64]:
         """The middle of each bin."""
-        return (self.first + np.arange(len(self.counts)) + 0.5) * self.width
+        return np.asarray((self.first + np.arange(len(self.counts)) + 0.5) * self.width, np.float64)
 
     def coarsened(self, exponent: int) -> Histogram:
         """The same values in bins of width 2**exponent, which must not be finer than now."""
@@ -77,12 +77,8 @@ def shared_bins(a: Histogram, b: Histogram, bins: int = 2048) -> tuple[Histogram
     shared = [(h.coarsened(exponent) if len(h.counts) else empty) for h in (a, b)]
     width = last - first
     return (
-        Histogram(
-            exponent, first, shared[0].padded(first, width) if len(a.counts) else np.zeros(width, np.int64)
-        ),
-        Histogram(
-            exponent, first, shared[1].padded(first, width) if len(b.counts) else np.zeros(width, np.int64)
-        ),
+        Histogram(exponent, first, shared[0].padded(first, width) if len(a.counts) else np.zeros(width, np.int64)),
+        Histogram(exponent, first, shared[1].padded(first, width) if len(b.counts) else np.zeros(width, np.int64)),
     )
 
 

@@ -7,7 +7,8 @@ that looks at each value.
 
 All sums are float64. Means and squared deviations are taken relative to a first value of the array, then merged
 by Chan's formula, so that a small spread around a large mean keeps its digits.
-Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979, eq. 2.1.
+Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979,
+eq. 2.1.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ BLOCK = 2048
 BINS = 2048
 
 # Slots of a tensor's accumulator.
-COUNT, NAN, POSITIVE_INFINITY, NEGATIVE_INFINITY, MINIMUM, MAXIMUM, MEAN, SQUARED_DEVIATION, SUM_SQUARES = (
-    range(9)
-)
+COUNT, NAN, POSITIVE_INFINITY, NEGATIVE_INFINITY, MINIMUM, MAXIMUM, MEAN, SQUARED_DEVIATION, SUM_SQUARES = range(9)
 TENSOR_SLOTS = 9
 # Slots of an error accumulator: a pair of tensors.
 PAIRS, SQUARED_ERROR, PRODUCT, REFERENCE_SQUARES, QUANTIZED_SQUARES = range(5)
@@ -117,7 +116,7 @@ def _extrema(bits: Array, lower_bits: Any, sign_shift: Any) -> tuple[Any, Any]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _finite_sums(x: Array, sums: Array) -> tuple[int, float, float, float, float, float]:
+def _finite_sums(x: Array, sums: Array) -> tuple[Any, ...]:
     """The slow path: counts what is not finite and sums the rest (count, mean, deviation, squares, low, high)."""
     count = 0
     mean = 0.0
@@ -218,7 +217,7 @@ def _summarize_block(
     sums: Array,
     bins: Array,
     layout: Array,
-) -> bool:
+) -> Any:
     """Add one block to a tensor's sums and histogram; False if a value in it is not finite."""
     total, deviation, squares = _sums(x, pivot)
     finite = np.isfinite(squares) and np.isfinite(deviation)
@@ -310,9 +309,7 @@ def _round_block(
 
 
 @numba.njit(cache=True, nogil=True)
-def summarize(
-    x: Array, bits: Array, lower_bits: Any, sign_shift: Any, sums: Array, bins: Array, layout: Array
-) -> None:
+def summarize(x: Array, bits: Array, lower_bits: Any, sign_shift: Any, sums: Array, bins: Array, layout: Array) -> None:
     """Add one flat array to a tensor's sums and histogram; `bits` is the array read as integers."""
     scratch = np.empty(2, bits.dtype)
     pivot = _pivot(x)
@@ -397,9 +394,7 @@ def compare_codes(
             y[i] = values[index]
             code_counts[index] += 1
         before = sums[SUM_SQUARES]
-        finite = _summarize_block(
-            x[block], bits[block], lower_bits, sign_shift, scratch, pivot, sums, bins, layout
-        )
+        finite = _summarize_block(x[block], bits[block], lower_bits, sign_shift, scratch, pivot, sums, bins, layout)
         squares = sums[SUM_SQUARES] - before
         _compare_block(x[block], y[:size], squares, finite, error)
         _round_block(x[block], squares, finite, scale, low, high, rounding)

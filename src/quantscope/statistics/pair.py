@@ -43,9 +43,7 @@ class ErrorStatistics:
         """Signal-to-quantization-noise ratio in dB over the finite pairs; nan where nothing was compared."""
         if not self.count:
             return math.nan
-        return metrics.sqnr_db(
-            float(self.sums[kernels.REFERENCE_SQUARES]), float(self.sums[kernels.SQUARED_ERROR])
-        )
+        return metrics.sqnr_db(float(self.sums[kernels.REFERENCE_SQUARES]), float(self.sums[kernels.SQUARED_ERROR]))
 
     @property
     def cosine(self) -> float:
@@ -84,9 +82,7 @@ class RoundingStatistics:
         """Signal-to-quantization-noise ratio of the round trip, in dB; nan where nothing was rounded."""
         if not self.count:
             return math.nan
-        return metrics.sqnr_db(
-            float(self.sums[kernels.ROUNDED_SQUARES]), float(self.sums[kernels.ROUNDING_SQUARES])
-        )
+        return metrics.sqnr_db(float(self.sums[kernels.ROUNDED_SQUARES]), float(self.sums[kernels.ROUNDING_SQUARES]))
 
     @property
     def clipped_fraction(self) -> float:
@@ -206,8 +202,7 @@ class PairStatistics:
     def all_finite(self) -> bool:
         """True if every value seen on both sides was finite."""
         return (
-            self.reference.count == self.reference.finite_count
-            and self.quantized.count == self.quantized.finite_count
+            self.reference.count == self.reference.finite_count and self.quantized.count == self.quantized.finite_count
         )
 
     @property
@@ -228,9 +223,7 @@ class PairStatistics:
         if not self.all_finite or not self.error.count:
             return math.nan
         variance = self.error.mse - (self.reference.mean - self.quantized.mean) ** 2
-        return metrics.effective_bits(
-            self.reference.minimum, self.reference.maximum, math.sqrt(max(variance, 0.0))
-        )
+        return metrics.effective_bits(self.reference.minimum, self.reference.maximum, math.sqrt(max(variance, 0.0)))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state, for a run file."""

@@ -13,9 +13,7 @@ from quantscope.statistics.tensor import TensorStatistics
 _ENTROPY_BINS = 2048
 
 
-def calibrated_range(
-    statistics: TensorStatistics, calibration: Calibration, levels: int = 256
-) -> tuple[float, float]:
+def calibrated_range(statistics: TensorStatistics, calibration: Calibration, levels: int = 256) -> tuple[float, float]:
     """Return the range (low, high) of a tensor by the chosen method; (0, 0) if no finite value was seen."""
     if not statistics.finite_count:
         return 0.0, 0.0

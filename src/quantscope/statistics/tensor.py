@@ -67,8 +67,7 @@ class TensorStatistics:
         total = sums[kernels.COUNT] + added[kernels.COUNT]
         delta = added[kernels.MEAN] - sums[kernels.MEAN]
         sums[kernels.SQUARED_DEVIATION] += (
-            added[kernels.SQUARED_DEVIATION]
-            + delta * delta * sums[kernels.COUNT] * added[kernels.COUNT] / total
+            added[kernels.SQUARED_DEVIATION] + delta * delta * sums[kernels.COUNT] * added[kernels.COUNT] / total
         )
         sums[kernels.MEAN] += delta * added[kernels.COUNT] / total
         sums[kernels.COUNT] = total

@@ -29,9 +29,7 @@ class OnnxModel:
     @property
     def opset(self) -> int:
         """The version of the standard operators."""
-        return max(
-            (entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=0
-        )
+        return max((entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
     @cached_property
     def external(self) -> bool:
@@ -133,9 +131,7 @@ def write(model: OnnxModel, path: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = file.name
             if proto.ByteSize() > _LARGEST_PROTO_BYTES:
-                raise OutputError(
-                    f"the model is {proto.ByteSize()} bytes", accepted="models below 2 GiB in one file"
-                )
+                raise OutputError(f"the model is {proto.ByteSize()} bytes", accepted="models below 2 GiB in one file")
             file.write(proto.SerializeToString())
         os.replace(temporary, path)
     except OSError as error:

@@ -92,7 +92,8 @@ class Constants:
 
     def array(self, name: str) -> NDArray[Any]:
         """The values of a constant."""
-        return numpy_helper.to_array(self.tensors[name], self._folder)
+        array: NDArray[Any] = numpy_helper.to_array(self.tensors[name], self._folder)
+        return array
 
     def qparams(self, scale: str, zero_point: str, node: onnx.NodeProto | None = None) -> QParams | None:
         """Scale and zero point if both are constant; without a zero point codes are uint8 and it is 0."""
@@ -102,11 +103,7 @@ class Constants:
         kind = self.tensors[zero_point].data_type if zero_point else TensorProto.UINT8
         if kind not in _CODE_BITS:
             return None
-        zeros = (
-            np.asarray(self.array(zero_point)).astype(np.int64)
-            if zero_point
-            else np.zeros(scales.shape, np.int64)
-        )
+        zeros = np.asarray(self.array(zero_point)).astype(np.int64) if zero_point else np.zeros(scales.shape, np.int64)
         axis, block = 1, 0
         for attribute in node.attribute if node is not None else ():
             if attribute.name == "axis":
@@ -139,9 +136,7 @@ def float_view(model: OnnxModel, constants: Constants | None = None) -> FloatVie
         known = graph.tensors.get(name) or graph.tensors.get(reader.encoded[name].codes)
         tensors[name] = Tensor(name, "float32", known.shape if known else None)
     outputs = tuple(Tensor(reader.canonical(t.name), t.dtype, t.shape) for t in graph.outputs)
-    encoded = {
-        name: reader.encoded.get(name, EncodedTensor(real=name)) for op in ops for name in op.outputs if name
-    }
+    encoded = {name: reader.encoded.get(name, EncodedTensor(real=name)) for op in ops for name in op.outputs if name}
     view = Graph(tuple(ops), tensors, graph.inputs, outputs, graph.constants)
     return FloatView(
         view,
@@ -164,11 +159,7 @@ class _Reader:
         outputs = {t.name for t in proto.graph.output}
         quantized = {n.output[0]: n.input[0] for n in proto.graph.node if n.op_type == "QuantizeLinear"}
         for node in proto.graph.node:
-            if (
-                node.op_type == "DequantizeLinear"
-                and node.output[0] in outputs
-                and node.input[0] in quantized
-            ):
+            if node.op_type == "DequantizeLinear" and node.output[0] in outputs and node.input[0] in quantized:
                 self.names[quantized[node.input[0]]] = node.output[0]
 
     def canonical(self, name: str) -> str:
@@ -189,9 +180,7 @@ class _Reader:
             if integer.bias is not None and len(node.input) > integer.bias:
                 inputs.append(node.input[integer.bias])
             scale, zero_point = (node.input[i] if i < len(node.input) else "" for i in integer.output)
-            outputs = [
-                self._codes(node.output[0], self.constants.qparams(scale, zero_point) if scale else None)
-            ]
+            outputs = [self._codes(node.output[0], self.constants.qparams(scale, zero_point) if scale else None)]
             op_type, name = integer.float_type, op.name.removesuffix(_OP_SUFFIX)
         else:
             # Pooling and reshaping work on codes as they are: what comes out is encoded like what went in.
@@ -247,9 +236,7 @@ def channel_axis(op_type: str, attributes: Any, rank: int) -> int | None:
 def weights(model: OnnxModel) -> Iterator[Weight]:
     """The float constants that ops compute with, dequantized where they are quantized; scalars are left out."""
     constants = Constants(model)
-    dequantized = {
-        node.output[0]: node for node in model.proto.graph.node if node.op_type == "DequantizeLinear"
-    }
+    dequantized = {node.output[0]: node for node in model.proto.graph.node if node.op_type == "DequantizeLinear"}
     graph = graph_of(model.proto)
     attributes = {op.name: op.attributes for op in graph.ops}
     for node in model.proto.graph.node:

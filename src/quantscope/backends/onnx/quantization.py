@@ -51,9 +51,7 @@ def tensors_to_calibrate(graph: Graph, recipe: Recipe) -> list[str]:
     return [name for name in wanted if graph.tensor(name).dtype in ("", "float32", "float16")]
 
 
-def quantize(
-    model: OnnxModel, graph: Graph, recipe: Recipe, ranges: Ranges
-) -> tuple[OnnxModel, tuple[str, ...]]:
+def quantize(model: OnnxModel, graph: Graph, recipe: Recipe, ranges: Ranges) -> tuple[OnnxModel, tuple[str, ...]]:
     """The quantized model, and notes on what the quantizer could not do."""
     kept = sorted(recipe.fallback_ops(graph))
     types = list(quantizable_types(recipe))
@@ -76,7 +74,7 @@ def quantize(
         "ActivationSymmetric": recipe.activations.symmetric,
         "WeightSymmetric": recipe.weights.symmetric,
     }
-    shared = (
+    shared: tuple[Any, ...] = (
         _QUANT_TYPES[recipe.weights.dtype],
         _QUANT_TYPES[recipe.activations.dtype],
         data,

@@ -37,9 +37,7 @@ def session(model: OnnxModel, options: Any) -> Any:
         ModelError: ONNX Runtime refuses the model.
     """
     if model.external and model.folder is not None:
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(model.folder)
-        )
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
     try:
         return onnxruntime.InferenceSession(
             model.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -61,9 +59,7 @@ def deployed(model: OnnxModel) -> OnnxModel:
         options = session_options(1, "ORT_ENABLE_EXTENDED")
         options.optimized_model_filepath = str(path)
         if model.external:
-            options.add_session_config_entry(
-                "session.optimized_model_external_initializers_file_name", "deployed.data"
-            )
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "deployed.data")
         session(model, options)
         return OnnxModel(onnx.load(str(path)))
 
@@ -101,16 +97,12 @@ class SessionRunner:
             ) from error
         # Sequences and maps, as some classifiers give them, have no tensor to compare.
         return {
-            name: output
-            for name, output in zip(self._names, outputs, strict=True)
-            if isinstance(output, np.ndarray)
+            name: output for name, output in zip(self._names, outputs, strict=True) if isinstance(output, np.ndarray)
         }
 
 
 @contextmanager
-def opened(
-    model: OnnxModel, tensors: Sequence[str], *, optimize: bool, threads: int
-) -> Iterator[SessionRunner]:
+def opened(model: OnnxModel, tensors: Sequence[str], *, optimize: bool, threads: int) -> Iterator[SessionRunner]:
     """A runner that exposes these tensors, of the graph as it is or as ONNX Runtime optimizes it around them."""
     options = session_options(threads, "ORT_ENABLE_ALL" if optimize else "ORT_DISABLE_ALL")
     yield SessionRunner(session(exposed(model, tensors), options))
