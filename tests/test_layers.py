@@ -16,7 +16,7 @@ LAYERS = (
     {"errors"},
     {"graph", "qparams", "progress", "scopes"},
     {"quantized", "recipe"},
-    {"statistics", "pairing", "samples", "images"},
+    {"statistics", "pairing", "samples", "sources", "binding", "images"},
     {"backends.base"},
     {"backends.onnx"},
     {"backends.registry"},
@@ -52,7 +52,7 @@ def imports() -> set[tuple[str, str]]:
     for path in ROOT.rglob("*.py"):
         relative = path.relative_to(ROOT).with_suffix("")
         module = ".".join(part for part in relative.parts if part != "__init__")
-        if not module or module == "backends":
+        if module in ("", "__main__", "backends"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             names: list[str] = []

@@ -49,6 +49,14 @@ class RunFileError(QuantscopeError):
     """A run file is missing, damaged, too new, or being written by another process."""
 
 
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a run. `run` is the file to go on with, "" if nothing was measured yet and nothing is left."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__()
+        self.run = run
+
+
 class OutputError(QuantscopeError):
     """A result could not be written (disk full, no permission, the file exists)."""
 

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -74,35 +75,29 @@ class RunFile:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path | None) -> RunFile:
-        """A new run file; None keeps the run in memory.
+    def create(cls, path: Path | None, *, numbered: bool = False, **facts: Any) -> RunFile:
+        """A new run file that holds these facts; None keeps the run in memory.
 
+        Args:
+            numbered: if the name is taken, by a run file or by the model that a run wrote, add "-2", "-3" and so on.
         Raises:
             RunFileError: the file exists or cannot be written.
         """
         if path is not None:
-            try:
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-            except FileExistsError:
-                raise RunFileError(
-                    f"the run file exists: {path}",
-                    accepted="a new name",
-                    next_step=f"choose another name with --run, delete it, or go on with it: --resume {path}",
-                ) from None
-            except OSError as error:
-                raise RunFileError(
-                    f"cannot write the run file {path}: {error.strerror}",
-                    next_step="choose another folder with --run",
-                ) from error
+            path = _reserved(path, numbered)
         run = cls(_connect(path), path)
-        with run.transaction():
-            for statement in _SCHEMA.split(";"):
-                run._connection.execute(statement)
-            run._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            run._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            run._put("status", "running")
-            run._put("created", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-            run._put("writer", _this_process())
+        try:
+            with run.transaction():
+                for statement in _SCHEMA.split(";"):
+                    run._connection.execute(statement)
+                run._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                run._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                for key, value in {"status": "running", "created": created, "writer": _this_process(), **facts}.items():
+                    run._put(key, value)
+        except BaseException:
+            run.delete()
+            raise
         return run
 
     @classmethod
@@ -178,6 +173,12 @@ class RunFile:
         """Close the file."""
         self._connection.close()
 
+    def delete(self) -> None:
+        """Close the file and remove it."""
+        self.close()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
     def __enter__(self) -> RunFile:
         return self
 
@@ -251,6 +252,11 @@ class RunFile:
         ).fetchall()
         return tuple(dict(zip(("name", "done", "total", "finished", "seconds"), row, strict=True)) for row in rows)
 
+    def samples_compared(self) -> int:
+        """How many samples the last checkpoint covers."""
+        found = self._connection.execute("SELECT done FROM stages WHERE name = 'compare'").fetchone()
+        return int(found[0]) if found else 0
+
     def checkpoint(
         self,
         rows: Mapping[int, TensorDiagnosis],
@@ -311,10 +317,6 @@ class RunFile:
         rows = self._connection.execute("SELECT row, arrays FROM tensors ORDER BY position").fetchall()
         return tuple(_row(json.loads(row), unpack(arrays) if arrays else {}) for row, arrays in rows)
 
-    def write_graph(self, graph: Graph) -> None:
-        """Write the structure of the reference's graph."""
-        self.write_about(graph=_graph_json(graph))
-
     def diagnosis(self) -> Diagnosis:
         """The diagnosis as far as it is.
 
@@ -331,7 +333,7 @@ class RunFile:
                 coverage=self.about("coverage") or 0.0,
                 recipe=Recipe.from_dict(recipe) if recipe else None,
                 samples=self.about("samples") or {},
-                models=self.about("models") or {},
+                models={**(self.about("models") or {}), "output": self.about("output")},
                 environment=self.about("environment") or {},
                 notes=tuple(self.about("notes") or ()),
                 measuring_changed=self.about("measuring_changed"),
@@ -348,6 +350,36 @@ class RunFile:
     def _status(self) -> str:
         status = str(self.about("status"))
         return "interrupted" if status == "running" and not _alive(self.about("writer") or {}) else status
+
+
+def model_beside(path: Path) -> Path:
+    """Where a run writes the model that it quantized."""
+    return path.with_suffix(".int8.onnx")
+
+
+def _reserved(path: Path, numbered: bool) -> Path:
+    """An empty file of this name, made now, so that two runs that begin at once get a name each."""
+    for number in count(1):
+        candidate = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        if numbered and model_beside(candidate).exists():
+            continue
+        try:
+            os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
+            if numbered:
+                continue
+            raise RunFileError(
+                f"the run file exists: {path}",
+                accepted="a new name",
+                next_step=f"choose another name with --run, delete it, or go on with it: --resume {path}",
+            ) from None
+        except OSError as error:
+            raise RunFileError(
+                f"cannot write the run file {path}: {error.strerror}",
+                next_step="choose another folder with --run",
+            ) from error
+        return candidate
+    raise AssertionError("the numbers never end")
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
@@ -416,7 +448,8 @@ def _row(values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TensorDi
     )
 
 
-def _graph_json(graph: Graph) -> dict[str, Any]:
+def graph_json(graph: Graph) -> dict[str, Any]:
+    """The structure of a graph as JSON values."""
     used = {name for op in graph.ops for name in (*op.inputs, *op.outputs)}
     return {
         "ops": [[op.name, op.op_type, op.inputs, op.outputs, op.scope, dict(op.attributes)] for op in graph.ops],

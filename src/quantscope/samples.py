@@ -5,38 +5,59 @@ from __future__ import annotations
 import importlib
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quantscope.binding import Chunk, Inputs, as_array, fitted, labels_differ
 from quantscope.errors import DataError
 from quantscope.graph import Tensor
+from quantscope.sources import (
+    ACCEPTED,
+    ArraysSource,
+    FunctionSource,
+    PhotosSource,
+    SequenceSource,
+    Source,
+    StreamSource,
+    only_once,
+)
 
 if TYPE_CHECKING:
     from quantscope.images import Preprocessing
 
-_LABEL_KEYS = ("labels", "label", "y")
-_ACCEPTED = (
-    "a folder of photos, an .npz or .npy file, package.module:function, an array, a dict of arrays, a list of batches, "
-    "a DataLoader"
-)
 _SHOWN_FAILURES = 3
+# What numpy raises for a file that is damaged, pickled, or of another kind than its name says.
+_DAMAGE = (
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    TypeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Some samples: arrays by the model's input names, and labels; the leading axis counts samples.
 
-    `first` is the number of the first sample in its source.
+    `first` is the number of the first sample in its source, `stop` the number after the last; there are fewer
+    samples than `stop − first` where photos between them could not be read.
     """
 
     inputs: dict[str, NDArray[Any]]
     labels: NDArray[Any] | None
     first: int
+    stop: int
 
     @property
     def size(self) -> int:
@@ -44,25 +65,11 @@ class Batch:
         return len(next(iter(self.inputs.values())))
 
 
-class Chunk(NamedTuple):
-    """What a source yields: arrays by name or by position, labels, and the number of the first sample."""
-
-    arrays: dict[str, NDArray[Any]] | tuple[NDArray[Any], ...]
-    labels: NDArray[Any] | None
-    first: int
-
-
-Inputs = Sequence[Tensor] | None
-Source = Callable[[int, "int | None", Inputs], Iterator[Chunk]]
-"""Yields the chunks of the samples from start up to stop, anew at each call; the model's inputs tell a lone sample from
-a batch, where they are known."""
-
-
 class Samples:
     """Samples that can be gone through any number of times.
 
     `description` is one line for reports; `spec` rebuilds the samples in a later process, None where that is
-    impossible; `skipped` names what could not be read so far, with the reason.
+    impossible. A source that shuffles gives another order in each pass.
     """
 
     def __init__(
@@ -70,120 +77,135 @@ class Samples:
         source: Source,
         description: str,
         *,
-        count: int | None = None,
         spec: Mapping[str, Any] | None = None,
-        skipped: dict[str, str] | None = None,
         inputs: Inputs = None,
     ) -> None:
-        self._source = source
         self.description = description
         self.spec = spec
-        self._count = count
+        self._source = source
         self._inputs = inputs
-        self.skipped: dict[str, str] = {} if skipped is None else skipped
+        self._count: int | None = None
 
     @classmethod
-    def of(cls, source: object, *, labels: object = None, preprocessing: Preprocessing | None = None) -> Samples:
-        """The samples in a folder of photos, a file, an array, a function's result, or any iterable of batches.
+    def of(  # noqa: PLR0911 - a line for each kind of source
+        cls, source: object, *, labels: object = None, preprocessing: Preprocessing | None = None
+    ) -> Samples:
+        """The samples in a folder of photos, a file, an array, a function's result or an iterable of batches.
 
         Args:
-            source: a path; "package.module:function" or a function without arguments, called anew for each pass; an
-                array or a dict of arrays with the samples on the leading axis; or an iterable of batches, each an
-                array, a dict of arrays, or a pair (inputs, labels), such as a PyTorch or Neural Compressor loader.
-            labels: an array, or the path of an .npy file, a text file with a number per line, or, for photos, a list
-                of "file label" lines.
+            source: a path; "package.module:function" or a function without arguments, called anew for each
+                pass; an array or a dict of arrays with the samples on the leading axis; or an iterable of
+                batches, each an array, a dict of arrays, or a pair (inputs, labels), such as a PyTorch or
+                Neural Compressor loader.
+            labels: for arrays, an array or the path of an .npy file or of a text file with a number per line;
+                for photos the path of a list of "file label" lines.
             preprocessing: how photos become arrays.
         Raises:
-            DataError: the source is of none of these kinds, is empty, or can be gone through only once.
+            DataError: the source is of none of these kinds, is damaged, or can be gone through only once.
         """
+        if isinstance(source, str | Path) and Path(source).is_dir():
+            return _photos(Path(source), labels, preprocessing)
+        if preprocessing is not None:
+            raise DataError(
+                f"preprocessing is given, and the samples are no folder of photos: {source!r:.80}",
+                accepted="preprocessing for a folder of photos; other samples come as the model takes them",
+                next_step="leave the preprocessing out",
+            )
+        if isinstance(source, str | Path) and (Path(source).exists() or ":" not in str(source)):
+            return _file(Path(source), labels)
+        if isinstance(source, Mapping):
+            return cls(_arrays(source, labels), "arrays " + ", ".join(map(str, source)))
+        if hasattr(source, "__array__"):
+            array = as_array(source)
+            return cls(_arrays(array, labels), f"array of shape {list(array.shape)}")
+        if labels is not None:
+            raise DataError(
+                f"labels are given apart from samples of type {type(source).__name__}",
+                accepted="batches that hold their labels: (inputs, labels), or a dict with the key labels",
+            )
         if isinstance(source, Samples):
             return source
         if isinstance(source, str | Path):
-            return _from_path(source, labels, preprocessing)
-        if isinstance(source, np.ndarray):
-            return _from_arrays((source,), labels, f"array of shape {source.shape}")
-        if isinstance(source, Mapping):
-            return _from_mapping(dict(source), labels, f"arrays {', '.join(map(str, source))}")
+            return cls(
+                FunctionSource(imported(str(source)), _source_of),
+                f"function {source}",
+                spec={"source": str(source)},
+            )
         if callable(source) and not hasattr(source, "__iter__"):
-            return _from_function(source, f"function {getattr(source, '__name__', 'given')}")
-        if isinstance(source, Iterable):
-            return _from_iterable(source, f"{type(source).__name__} of batches")
-        raise DataError(f"samples of type {type(source).__name__}", accepted=_ACCEPTED)
+            return cls(
+                FunctionSource(source, _source_of),
+                f"function {getattr(source, '__name__', type(source).__name__)}",
+            )
+        return cls(_iterable(source), f"{type(source).__name__} of samples")
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Samples:
         """The samples that gave this `spec`."""
-        from quantscope.images import Preprocessing
-
+        if "source" not in spec:
+            raise DataError(
+                f"the record of the samples names no source: {dict(spec)}", next_step="give the samples anew"
+            )
         preprocessing = spec.get("preprocessing")
-        return cls.of(
-            spec["source"],
-            labels=spec.get("labels"),
-            preprocessing=Preprocessing.from_spec(preprocessing) if preprocessing else None,
-        )
+        if preprocessing is not None:
+            from quantscope.images import Preprocessing
+
+            preprocessing = Preprocessing.from_spec(preprocessing)
+        return cls.of(spec["source"], labels=spec.get("labels"), preprocessing=preprocessing)
 
     @property
     def count(self) -> int:
-        """How many items the source has, unreadable ones included; counted by one pass where it does not say."""
+        """How many samples the source has, unreadable ones included; by one pass where it does not say."""
         if self._count is None:
-            self._count = sum(_chunk_size(chunk) for chunk in self._source(0, None, self._inputs))
+            self._count = self._source.count(self._inputs)
         return self._count
 
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """What could not be read so far, with the reason."""
+        return MappingProxyType(self._source.skipped)
+
     def for_inputs(self, inputs: Sequence[Tensor]) -> Samples:
-        """The same samples, checked and named for these inputs of a model."""
-        return Samples(
-            self._source,
-            self.description,
-            count=self._count,
-            spec=self.spec,
-            skipped=self.skipped,
-            inputs=tuple(inputs),
-        )
+        """The same samples, to be named, checked and converted for these inputs of a model."""
+        return Samples(self._source, self.description, spec=self.spec, inputs=tuple(inputs))
 
     def batches(self, batch_size: int, *, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
-        """Batches of the items from `start` up to `stop`; a batch never mixes shapes, so it can be smaller.
+        """Batches of the samples from `start` up to `stop`; smaller ones where the samples' shape changes.
 
         Raises:
             DataError: there is no sample at all, or one does not fit the model's inputs.
         """
-        held: list[tuple[int, dict[str, NDArray[Any]], Any]] = []
+        if batch_size < 1 or start < 0:
+            raise DataError(f"batch size {batch_size}, start {start}", accepted="a batch size from 1, a start from 0")
+        pieces: list[Chunk] = []
         seen = False
-        for first, arrays, label in self._singles(start, stop):
-            seen = True
-            if held and (len(held) == batch_size or _shapes(arrays) != _shapes(held[0][1])):
-                yield _stacked(held)
-                held = []
-            held.append((first, arrays, label))
-        if held:
-            yield _stacked(held)
-        if not seen and (stop is None or stop > start):
+        for chunk in self._source.read(start, stop, self._inputs):
+            rest = fitted(chunk, self._inputs)
+            while rest.size:
+                seen = True
+                if pieces and rest.shapes != pieces[0].shapes:
+                    yield _joined(pieces)
+                    pieces = []
+                room = batch_size - sum(piece.size for piece in pieces)
+                pieces.append(rest.part(0, room))
+                if rest.size >= room:
+                    yield _joined(pieces)
+                    pieces = []
+                rest = rest.part(room, rest.size)
+        if pieces:
+            yield _joined(pieces)
+        # A later window may well be empty: the samples before it were there.
+        if not seen and start == 0 and stop != 0:
             raise self._nothing()
-
-    def _singles(self, start: int, stop: int | None) -> Iterator[tuple[int, dict[str, NDArray[Any]], Any]]:
-        for chunk in self._source(start, stop, self._inputs):
-            named, labels = _named(chunk, self._inputs)
-            sizes = {name: len(array) for name, array in named.items()}
-            size = next(iter(sizes.values()))
-            if len(set(sizes.values())) > 1:
-                raise DataError(f"inputs differ in their number of samples: {sizes}", accepted="the same for all")
-            if labels is not None and len(labels) != size:
-                raise DataError(f"labels do not match: {len(labels)} labels for {size} samples")
-            for i in range(size):
-                yield (
-                    chunk.first + i,
-                    {n: a[i] for n, a in named.items()},
-                    None if labels is None else labels[i],
-                )
 
     def _nothing(self) -> DataError:
         if self.skipped:
             shown = "; ".join(f"{name}: {why}" for name, why in list(self.skipped.items())[:_SHOWN_FAILURES])
             return DataError(
-                f"no samples: none of {len(self.skipped)} photos could be read ({shown})",
+                f"no samples in {self.description}: {len(self.skipped)} photos could not be read ({shown})",
                 accepted="at least one readable photo",
-                next_step="check --data and the label list",
+                next_step="check the files and the label list",
             )
-        return DataError(f"no samples in {self.description}", accepted=_ACCEPTED, next_step="check --data")
+        return DataError(f"no samples in {self.description}", accepted=ACCEPTED, next_step="check the data")
 
 
 def imported(name: str) -> Callable[..., Any]:
@@ -199,7 +221,7 @@ def imported(name: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
         raise DataError(
             f"cannot import {name}: {error}",
             accepted="package.module:function",
@@ -211,296 +233,117 @@ def imported(name: str) -> Callable[..., Any]:
     return function
 
 
-def _from_path(source: str | Path, labels: object, preprocessing: Preprocessing | None) -> Samples:
-    path = Path(source)
-    if path.is_dir():
-        return _from_photos(path, labels, preprocessing)
-    if not path.exists():
-        if isinstance(source, str) and ":" in source:
-            samples = _from_function(imported(source), f"function {source}")
-            samples.spec = {"source": source}
-            return samples
-        raise DataError(f"no such file or folder: {path}", accepted=_ACCEPTED, next_step="check --data")
-    listed = str(Path(labels).resolve()) if isinstance(labels, str | Path) else None
-    spec = {"source": str(path.resolve()), "labels": listed}
+def _joined(pieces: list[Chunk]) -> Batch:
+    if len(pieces) == 1:
+        return Batch(pieces[0].arrays, pieces[0].labels, pieces[0].first, pieces[0].stop)
+    inputs = {name: np.concatenate([piece.arrays[name] for piece in pieces]) for name in pieces[0].arrays}
+    labels = [piece.labels for piece in pieces if piece.labels is not None]
+    return Batch(inputs, np.concatenate(labels) if labels else None, pieces[0].first, pieces[-1].stop)
+
+
+def _source_of(source: object) -> Source:
+    return Samples.of(source)._source
+
+
+def _iterable(source: object) -> Source:
+    if isinstance(source, Iterator):
+        raise only_once(source)
+    reachable = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    # A PyTorch Dataset has items by number and no __iter__.
+    if isinstance(source, Sequence) or (reachable and not hasattr(source, "__iter__")):
+        return SequenceSource(source)
+    if isinstance(source, Iterable):
+        return StreamSource(source)
+    raise DataError(f"samples of type {type(source).__name__}", accepted=ACCEPTED)
+
+
+def _arrays(values: Mapping[Any, Any] | NDArray[Any], labels: object) -> ArraysSource:
+    """Checked arrays with the samples on the leading axis."""
+    given = dict(values) if isinstance(values, Mapping) else {"samples": values}
+    named = {str(name): as_array(array) for name, array in given.items()}
+    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in named.items())
+    lengths = {array.shape[:1] for array in named.values()}
+    if len(lengths) != 1 or () in lengths:
+        raise DataError(
+            f"arrays differ in their number of samples: {shapes}" if named else "no samples: no array is given",
+            accepted="arrays with the samples on the leading axis, as many in all, labels included",
+        )
+    length = len(next(iter(named.values())))
+    label_array = None if labels is None else _label_array(labels)
+    if label_array is not None and label_array.shape[:1] != (length,):
+        raise labels_differ(label_array.size, length)
+    return ArraysSource(named if isinstance(values, Mapping) else named["samples"], label_array, length)
+
+
+def _label_array(labels: object) -> NDArray[Any]:
+    if not isinstance(labels, str | Path):
+        return as_array(labels)
+    path = Path(labels)
     try:
         if path.suffix == ".npy":
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            samples = _from_arrays((array,), labels, f"{path} of shape {array.shape}")
-        elif path.suffix == ".npz":
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in file.files}
-            samples = _from_mapping(arrays, labels, f"{path} with {', '.join(arrays)}")
-        else:
-            raise DataError(f"samples in a file of type {path.suffix!r}: {path}", accepted=_ACCEPTED)
-    except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            return as_array(np.load(path, allow_pickle=False))
+        lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+        numbers = [float(line) for line in lines]
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"cannot read the labels in {path}: {error}",
+            accepted="an .npy file, or a text file with a number per line",
+        ) from error
+    whole = all(number.is_integer() for number in numbers)
+    return np.array(numbers, np.int64 if whole else np.float64)
+
+
+def _file(path: Path, labels: object) -> Samples:
+    if not path.exists():
+        raise DataError(f"no such file or folder: {path}", accepted=ACCEPTED, next_step="check the path")
+    if path.suffix not in (".npy", ".npz"):
+        raise DataError(f"samples in a file of type {path.suffix or 'without suffix'}: {path}", accepted=ACCEPTED)
+    try:
+        # Only an .npy file can be mapped; numpy reads an .npz whole.
+        loaded: Any = np.lib.format.open_memmap(path, mode="r") if path.suffix == ".npy" else _unpacked(path)
+    except _DAMAGE as error:
         raise DataError(
             f"cannot read {path}: {error}",
             accepted="an .npy or .npz file of plain arrays, without pickled objects",
+            next_step="write it again with numpy.save or numpy.savez",
         ) from error
-    samples.spec = spec if labels is None or listed else None
-    return samples
+    shape = ", ".join(loaded) if isinstance(loaded, dict) else list(loaded.shape)
+    recorded = labels is None or isinstance(labels, str | Path)
+    return Samples(_arrays(loaded, labels), f"{path}: {shape}", spec=_spec(path, labels) if recorded else None)
 
 
-def _from_photos(folder: Path, labels: object, preprocessing: Preprocessing | None) -> Samples:
+def _unpacked(path: Path) -> dict[str, NDArray[Any]]:
+    # numpy leaves a damaged file open that it opened itself.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {key: arrays[key] for key in arrays.files}
+
+
+def _photos(folder: Path, labels: object, preprocessing: Preprocessing | None) -> Samples:
     from quantscope import images
 
     if preprocessing is None:
         raise DataError(
             f"photos in {folder} need preprocessing, and none is given",
-            accepted=f"--preset {', '.join(images.PRESETS)}, or --resize, --crop, --size, --scale, --mean, --std",
-            next_step="take what the model was trained with; from Python pass quantscope.Preprocessing(...)",
+            accepted=f"--preset {', '.join(images.PRESETS)}; "
+            "or --resize, --crop, --size, --scale, --mean, --std, --channels, --layout",
+            next_step="take what the model was trained with, such as --preset imagenet-torch; "
+            "from Python pass preprocessing=quantscope.Preprocessing(...)",
         )
     if labels is not None and not isinstance(labels, str | Path):
-        raise DataError(f"labels of type {type(labels).__name__} for photos", accepted='a list of "file label" lines')
-    listed = Path(labels) if isinstance(labels, str | Path) else None
-    if listed is not None and not listed.is_file():
-        raise DataError(f"no such label list: {listed}", accepted='a file of "file label" lines')
-    found = images.find_photos(folder, listed)
-    skipped: dict[str, str] = {}
-
-    def source(start: int, stop: int | None, inputs: Inputs) -> Iterator[Chunk]:
-        for index, photo in list(enumerate(found.photos))[start:stop]:
-            try:
-                array = images.read_photo(photo.path, preprocessing)
-            except images.UnreadableImageError as problem:
-                skipped[str(photo.path)] = str(problem)
-                continue
-            yield Chunk((array[None],), None if photo.label is None else np.asarray([photo.label]), index)
-
+        raise DataError(
+            f"labels of type {type(labels).__name__} for photos",
+            accepted='the path of a list of "file label" lines',
+        )
+    found = images.find_photos(folder.resolve(), None if labels is None else Path(labels).resolve())
     return Samples(
-        source,
-        f"{len(found.photos)} photos in {folder} ({found.labels})",
-        count=len(found.photos),
-        spec={
-            "source": str(folder.resolve()),
-            "labels": str(listed.resolve()) if listed else None,
-            "preprocessing": preprocessing.to_spec(),
-        },
-        skipped=skipped,
+        PhotosSource(found, preprocessing),
+        f"{len(found.photos)} photos in {folder} ({found.labels}), {preprocessing}",
+        spec={**_spec(folder, labels), "preprocessing": preprocessing.to_spec()},
     )
 
 
-def _from_mapping(arrays: dict[str, Any], labels: object, description: str) -> Samples:
-    named = {key: np.asarray(array) for key, array in arrays.items()}
-    if not named:
-        raise DataError(f"no samples in {description}", accepted="at least one array")
-    count = len(next(iter(named.values())))
-    given = _label_array(labels, count) if labels is not None else None
-
-    def source(start: int, stop: int | None, inputs: Inputs) -> Iterator[Chunk]:
-        for i in range(start, count if stop is None else min(stop, count)):
-            yield Chunk(
-                {key: array[i : i + 1] for key, array in named.items()},
-                None if given is None else given[i : i + 1],
-                i,
-            )
-
-    lengths = {key: len(array) for key, array in named.items() if array.ndim}
-    if len(lengths) != len(named) or len(set(lengths.values())) > 1:
-        raise DataError(
-            f"arrays differ in their number of samples: { {k: a.shape for k, a in named.items()} }",
-            accepted="the same leading axis for all, labels included",
-        )
-    return Samples(source, description, count=count)
-
-
-def _from_arrays(arrays: tuple[NDArray[Any], ...], labels: object, description: str) -> Samples:
-    if arrays[0].ndim == 0:
-        raise DataError(f"an array without axes: {description}", accepted="samples on the leading axis")
-    count = len(arrays[0])
-    given = _label_array(labels, count) if labels is not None else None
-
-    def source(start: int, stop: int | None, inputs: Inputs) -> Iterator[Chunk]:
-        for i in range(start, count if stop is None else min(stop, count)):
-            yield Chunk(tuple(a[i : i + 1] for a in arrays), None if given is None else given[i : i + 1], i)
-
-    return Samples(source, description, count=count)
-
-
-def _from_function(function: Callable[[], Any], description: str) -> Samples:
-    def source(start: int, stop: int | None, inputs: Inputs) -> Iterator[Chunk]:
-        made = function()
-        if isinstance(made, str | Path):
-            raise DataError(f"{description} returned {made!r}", accepted="arrays, or an iterable of batches")
-        if isinstance(made, Iterator):
-            return _chunks(made, start, stop, inputs)
-        return Samples.of(made)._source(start, stop, inputs)
-
-    return Samples(source, description)
-
-
-def _from_iterable(iterable: Iterable[Any], description: str) -> Samples:
-    if iter(iterable) is iterable:
-        raise DataError(
-            f"samples of type {type(iterable).__name__} can be gone through only once, and are needed several times",
-            accepted=_ACCEPTED,
-            next_step="pass list(samples), or a function that returns a fresh generator",
-        )
-
-    def source(start: int, stop: int | None, inputs: Inputs) -> Iterator[Chunk]:
-        return _chunks(iter(iterable), start, stop, inputs)
-
-    dataset = getattr(iterable, "dataset", None)
-    known = hasattr(dataset, "__len__") and not getattr(iterable, "drop_last", False)
-    return Samples(source, description, count=len(dataset) if known and dataset is not None else None)
-
-
-def _chunks(iterator: Iterator[Any], start: int, stop: int | None, inputs: Inputs) -> Iterator[Chunk]:
-    first = 0
-    for item in iterator:
-        if stop is not None and first >= stop:
-            return
-        chunk = _chunk(item, first, inputs)
-        size = _chunk_size(chunk)
-        low, high = max(start - first, 0), size if stop is None else min(stop - first, size)
-        if low < high:
-            yield chunk if (low, high) == (0, size) else _sliced(chunk, low, high)
-        first += size
-
-
-def _chunk(item: Any, first: int, inputs: Inputs) -> Chunk:
-    """One item of an iterable: an array, a dict of arrays, or a pair (inputs, labels)."""
-    labels = None
-    if isinstance(item, tuple | list) and len(item) == 2 and not np.isscalar(item[0]):
-        item, labels = item
-    ranks = {t.name: len(t.shape) for t in inputs or () if t.shape is not None}
-    if isinstance(item, Mapping):
-        named = {str(key): _array(value) for key, value in item.items()}
-        return Chunk({k: _batched(a, ranks.get(k)) for k, a in named.items()}, _labels(labels), first)
-    parts = item if isinstance(item, tuple | list) and not _is_nested_numbers(item) else (item,)
-    positions = [ranks.get(t.name) for t in inputs or ()] + [None] * len(parts)
-    return Chunk(
-        tuple(_batched(_array(part), rank) for part, rank in zip(parts, positions, strict=False)),
-        _labels(labels),
-        first,
-    )
-
-
-def _batched(array: NDArray[Any], rank: int | None) -> NDArray[Any]:
-    """The array with a leading axis of samples, added where it is a lone sample."""
-    return array[None] if rank is not None and array.ndim == rank - 1 else array
-
-
-def _is_nested_numbers(item: Sequence[Any]) -> bool:
-    return len(item) > 0 and isinstance(item[0], int | float | list)
-
-
-def _array(value: Any) -> NDArray[Any]:
-    """An array from what a loader gives; a PyTorch tensor is known by its methods, not by importing torch."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    array = np.asarray(value)
-    if array.dtype == object:
-        raise DataError(f"a sample of type {type(value).__name__} is no array", accepted="numbers of one shape")
-    return array
-
-
-def _labels(labels: Any) -> NDArray[Any] | None:
-    return None if labels is None else np.atleast_1d(_array(labels))
-
-
-def _chunk_size(chunk: Chunk) -> int:
-    arrays = chunk.arrays.values() if isinstance(chunk.arrays, dict) else chunk.arrays
-    first = next(iter(arrays), None)
-    return len(first) if first is not None and first.ndim else 1
-
-
-def _sliced(chunk: Chunk, low: int, high: int) -> Chunk:
-    labels = None if chunk.labels is None else chunk.labels[low:high]
-    if isinstance(chunk.arrays, dict):
-        return Chunk({k: a[low:high] for k, a in chunk.arrays.items()}, labels, chunk.first + low)
-    return Chunk(tuple(a[low:high] for a in chunk.arrays), labels, chunk.first + low)
-
-
-def _label_array(labels: object, count: int) -> NDArray[Any]:
-    if isinstance(labels, str | Path):
-        path = Path(labels)
-        try:
-            values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"cannot read the labels in {path}: {error}",
-                accepted="an .npy file, or a text file, a number per line",
-            ) from error
-    else:
-        values = _array(labels)
-    if len(values) != count:
-        raise DataError(f"labels do not match: {len(values)} labels for {count} samples", accepted="one per sample")
-    if values.dtype.kind == "f" and (values == np.rint(values)).all():
-        values = values.astype(np.int64)
-    return values
-
-
-def _shapes(arrays: Mapping[str, NDArray[Any]]) -> tuple[tuple[int, ...], ...]:
-    return tuple(array.shape for array in arrays.values())
-
-
-def _stacked(held: list[tuple[int, dict[str, NDArray[Any]], Any]]) -> Batch:
-    first, arrays, label = held[0]
-    inputs = {name: np.stack([single[name] for _, single, _ in held]) for name in arrays}
-    return Batch(inputs, None if label is None else np.asarray([label for _, _, label in held]), first)
-
-
-def _named(chunk: Chunk, inputs: Inputs) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:
-    """The chunk's arrays by input name, checked and converted, and its labels."""
-    arrays, labels = chunk.arrays, chunk.labels
-    if isinstance(arrays, tuple):
-        if inputs is None:
-            return {str(i): a for i, a in enumerate(arrays)}, labels
-        if len(arrays) != len(inputs):
-            raise DataError(
-                f"the samples have {len(arrays)} arrays, the model has {len(inputs)} inputs",
-                accepted="one array per input, in this order: " + ", ".join(t.name for t in inputs),
-            )
-        arrays = {t.name: a for t, a in zip(inputs, arrays, strict=True)}
-    known = {t.name for t in inputs} if inputs is not None else set(arrays) - set(_LABEL_KEYS)
-    keys = [key for key in arrays if key not in known]
-    for key in keys:
-        if key in _LABEL_KEYS and labels is None:
-            labels = arrays[key]
-    arrays = {key: a for key, a in arrays.items() if key in known or key not in _LABEL_KEYS}
-    if inputs is None:
-        return arrays, labels
-    if len(arrays) == len(inputs) == 1:
-        arrays = {inputs[0].name: next(iter(arrays.values()))}
-    if set(arrays) != known:
-        raise DataError(
-            f"the samples' names are {', '.join(sorted(arrays))}",
-            accepted="the model's: " + ", ".join(sorted(known)),
-        )
-    return {t.name: _fitted(arrays[t.name], t) for t in inputs}, labels
-
-
-def _fitted(array: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
-    """The array with the input's rank and dtype."""
-    shape = tensor.shape
-    if shape is not None:
-        expected = list(shape)
-        fits = array.ndim == len(shape) and all(
-            not isinstance(d, int) or d == got for d, got in zip(expected[1:], array.shape[1:], strict=False)
-        )
-        if not fits:
-            raise DataError(
-                f"samples for input {tensor.name!r} have shape {list(array.shape)}",
-                accepted=str(["samples", *(d if d is not None else "any" for d in expected[1:])]),
-                next_step="check the preprocessing: size, crop and layout",
-            )
-    if not tensor.dtype or array.dtype == np.dtype(tensor.dtype):
-        return array
-    wanted = np.dtype(tensor.dtype)
-    if wanted.kind in "iu":
-        if array.dtype.kind not in "iub":
-            raise DataError(
-                f"a sample for input {tensor.name!r} is {array.dtype}",
-                accepted=f"{wanted}, or another integer type",
-            )
-        limits = np.iinfo(wanted)
-        if array.size and (array.min() < limits.min or array.max() > limits.max):
-            raise DataError(
-                f"a sample for input {tensor.name!r} has values {array.min()} to {array.max()}",
-                accepted=f"values that fit {wanted}",
-            )
-    elif array.dtype.kind not in "iubf":
-        raise DataError(f"a sample for input {tensor.name!r} is {array.dtype}", accepted=str(wanted))
-    return array.astype(wanted)
+def _spec(path: Path, labels: object) -> dict[str, Any]:
+    return {
+        "source": str(path.resolve()),
+        "labels": None if labels is None else str(Path(str(labels)).resolve()),
+    }

@@ -147,8 +147,8 @@ def sweep(
             _update(pool, compared, x, y, batch.first)
             scores.add(_outputs(reference, x), _outputs(quantized, y), batch.labels, batch.first)
             del x, y
-            progress.advance(batch.first + batch.size - done)
-            done = batch.first + batch.size
+            progress.advance(batch.stop - done)
+            done = batch.stop
             if time.monotonic() - last_checkpoint > pause and done < evaluated.stop:
                 before = time.monotonic()
                 _checkpoint(run_file, compared, scores, evaluated, done, time.monotonic() - began, finished=False)

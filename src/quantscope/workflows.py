@@ -6,7 +6,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,12 +17,12 @@ from quantscope.backends.base import Backend, Model
 from quantscope.backends.registry import backend_for
 from quantscope.calibration import calibrate
 from quantscope.diagnosis import Diagnosis
-from quantscope.errors import DataError, OutputError, RunFileError
+from quantscope.errors import DataError, OutputError, RunFileError, RunInterrupted
 from quantscope.images import Preprocessing
 from quantscope.pairing import pair
 from quantscope.progress import Progress, Silent
 from quantscope.recipe import Recipe
-from quantscope.runfile import RunFile
+from quantscope.runfile import RunFile, graph_json, model_beside
 from quantscope.samples import Samples
 from quantscope.weights import compare_weights
 
@@ -93,6 +93,7 @@ def diagnose(
     batch_size: int | None = None,
     metric: str | Callable[..., Any] | None = None,
     run: str | Path | None = None,
+    number_run: bool = False,
     output: str | Path | None = None,
     threads: int = 0,
     progress: Progress | None = None,
@@ -112,6 +113,7 @@ def diagnose(
         metric: a built-in metric, "package.module:function", or a function of (outputs, labels) that returns a score
             per sample; chosen by the outputs and labels if None.
         run: the run file to write; nothing is written if None.
+        number_run: if the run file exists, add a number to its name.
         output: where to write the quantized model; beside the run file if None.
         threads: for inference and statistics; 0 means all cores.
     Raises:
@@ -128,25 +130,43 @@ def diagnose(
     _batch_size(float_model, plan.batch_size)
     _split(bound, plan, given)
     sweep.metric_named(metric)
-    path = Path(run) if run is not None else None
-    target = Path(output) if output is not None else (path.with_suffix(".int8.onnx") if path and not given else None)
+    target = Path(output) if output is not None else None
     if target is not None and given is None:
         _check_writable(target)
-    with RunFile.create(path) as run_file:
-        run_file.write_about(
-            plan=plan.__dict__,
-            recipe=recipe.to_dict() if recipe is not None and given is None else None,
-            data=bound.spec,
-            models={
-                "reference": _identity(float_model),
-                "quantized": _identity(given) if given is not None else None,
-                "output": str(target.resolve()) if target is not None and given is None else None,
-            },
-            samples={"description": bound.description},
-            environment=environment(),
-        )
-        run_file.write_graph(float_model.graph)
-        return _run(run_file, backend, float_model, given, bound, recipe, plan, metric, progress)
+    run_file = RunFile.create(
+        Path(run) if run is not None else None,
+        numbered=number_run,
+        plan=plan.__dict__,
+        recipe=recipe.to_dict() if recipe is not None and given is None else None,
+        data=bound.spec,
+        samples={"description": bound.description},
+        environment=environment(),
+        graph=graph_json(float_model.graph),
+        models={"reference": _identity(float_model), "quantized": _identity(given) if given is not None else None},
+    )
+    with run_file:
+        if target is None and run_file.path is not None:
+            target = model_beside(run_file.path)
+        if given is None and target is not None:
+            run_file.write_about(output=str(target.resolve()))
+        with _tidied(run_file, target if given is None and output is None else None):
+            return _run(run_file, backend, float_model, given, bound, recipe, plan, metric, progress)
+
+
+@contextmanager
+def _tidied(run_file: RunFile, written: Path | None) -> Iterator[None]:
+    """If the run ends before a sample was compared, leave nothing behind: there is nothing to go on with."""
+    try:
+        yield
+    except BaseException as error:
+        kept = run_file.path is not None and run_file.samples_compared() > 0
+        if not kept:
+            run_file.delete()
+            if written is not None:
+                written.unlink(missing_ok=True)
+        if isinstance(error, KeyboardInterrupt):
+            raise RunInterrupted(str(run_file.path) if kept else "") from error
+        raise
 
 
 def resume(
@@ -244,11 +264,11 @@ def _outcome(run_file: RunFile) -> Iterator[None]:
     """Note in the run file how the run ended if it did not end well."""
     try:
         yield
-    except KeyboardInterrupt:
-        run_file.write_about(status="interrupted")
-        raise
-    except Exception as error:
-        run_file.write_about(status=f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+    except BaseException as error:
+        text = str(error).partition("\n")[0] or type(error).__name__
+        # The disk may be full: then the file says what the last checkpoint says.
+        with suppress(RunFileError):
+            run_file.write_about(status="interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {text}")
         raise
 
 
@@ -264,8 +284,8 @@ def _quantized_once(
     progress: Progress,
 ) -> Model:
     """The quantized model: the one that an earlier part of this run wrote, or a new one."""
-    models = run_file.about("models")
-    target = Path(models["output"]) if models["output"] else None
+    output = run_file.about("output")
+    target = Path(output) if output else None
     digest = run_file.about("quantized_digest")
     if digest and target is not None and target.is_file() and _digest(target) == digest:
         return backend.load(target)

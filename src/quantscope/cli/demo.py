@@ -29,20 +29,21 @@ def demo(
 
     from quantscope import demo as example
     from quantscope import workflows
-    from quantscope.cli.diagnose import free_run_name, interruptible, print_diagnosis
+    from quantscope.cli.diagnose import interruptible, print_diagnosis
     from quantscope.cli.progress import ProgressBars
     from quantscope.recipe import Recipe
 
     o.check_top(top)
     model = example.model_path()
-    chosen = run if run is not None else free_run_name("magika")
-    with interruptible(chosen), ProgressBars() as progress:
+    with interruptible(), ProgressBars() as progress:
         progress.stage("read files", None)
         samples = example.samples()
-        result = workflows.diagnose(model, data=samples, run=chosen, progress=progress)
+        result = workflows.diagnose(
+            model, data=samples, run=run or Path("magika.qscope"), number_run=run is None, progress=progress
+        )
         cured = workflows.diagnose(model, data=samples, recipe=replace(Recipe(), op_types=_CURE), progress=progress)
     before, after = result.scores[0], cured.scores[0]
-    name = shlex.quote(str(chosen))
+    name = shlex.quote(result.run)
     again = shlex.join(
         ["quantscope", "diagnose", str(model), "--data", "quantscope.demo:samples",
          *(part for op_type in _CURE for part in ("--op-type", op_type))]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantscope.cli import options as o
-from quantscope.errors import DataError
+from quantscope.errors import DataError, RunInterrupted
 
 if TYPE_CHECKING:
     from quantscope.diagnosis import Diagnosis
@@ -75,7 +75,9 @@ def diagnose(
     reduce_range: o.ReduceRange = False,
     run: Annotated[
         Path | None,
-        typer.Option("--run", rich_help_panel="Run", help="The run file. [default: MODEL.qscope]"),
+        typer.Option(
+            "--run", rich_help_panel="Run", help="The run file. [default: MODEL.qscope, numbered if that exists]"
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -108,7 +110,7 @@ def diagnose(
     if resume is not None:
         if reference is not None:
             raise DataError("both a model and --resume are given", accepted="one of them")
-        with interruptible(resume), ProgressBars() as progress:
+        with interruptible(), ProgressBars() as progress:
             result = workflows.resume(resume, progress=progress)
     else:
         if reference is None:
@@ -124,12 +126,12 @@ def diagnose(
             format, per_channel, activations, weights, symmetric, calibration, percentile, fallback, fallback_type,
             op_type, reduce_range,
         )  # fmt: skip
-        chosen = run if run is not None else free_run_name(reference.stem)
-        with interruptible(chosen), ProgressBars() as progress:
+        with interruptible(), ProgressBars() as progress:
             result = workflows.diagnose(
                 reference, quantized, data=data, labels=labels, preprocessing=preprocessing, recipe=recipe,
                 samples=samples, calibration_samples=calibration_samples, batch_size=batch_size, metric=metric,
-                run=chosen, output=output, threads=threads, progress=progress,
+                run=run or Path(f"{reference.stem}.qscope"), number_run=run is None,
+                output=output, threads=threads, progress=progress,
             )  # fmt: skip
     print_diagnosis(result, None if all else top, sort, json, next_steps(result, given=quantized is not None))
 
@@ -160,22 +162,14 @@ def print_diagnosis(diagnosis: Diagnosis, top: int | None, sort: str, json: bool
     terminal.print_summary(terminal.console(), diagnosis, top=top, sort=sort, next_steps=next_steps)
 
 
-def free_run_name(stem: str) -> Path:
-    """A name in the current folder that no run file or model has yet."""
-    from itertools import chain, count
-
-    for number in chain([""], (f"-{n}" for n in count(2))):
-        path = Path(f"{stem}{number}.qscope")
-        if not path.exists() and not path.with_suffix(".int8.onnx").exists():
-            return path
-    raise AssertionError("the numbers never end")
-
-
 @contextmanager
-def interruptible(run: Path) -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """On Ctrl-C say how to go on."""
     try:
         yield
-    except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted; go on with: quantscope diagnose --resume {shlex.quote(str(run))}\n")
+    except RunInterrupted as error:
+        if error.run:
+            sys.stderr.write(f"interrupted; go on with: quantscope diagnose --resume {shlex.quote(error.run)}\n")
+        else:
+            sys.stderr.write("interrupted before a sample was compared: nothing was written\n")
         raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+import signal
+from types import FrameType, TracebackType
+from typing import Any
 
 from rich.progress import (
     BarColumn,
@@ -44,23 +46,38 @@ class ProgressBars:
             disable=not self._console.is_terminal,
         )
         self._task: int | None = None
+        self._asked = False
+        self._before: Any = signal.SIG_DFL
 
     def __enter__(self) -> ProgressBars:
+        self._before = signal.signal(signal.SIGINT, self._ask_to_stop)
         self._progress.start()
         return self
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        raise KeyboardInterrupt
+
+    def _stop_if_asked(self) -> None:
+        """An interrupt that came while compiled code called back was swallowed there: raise it again."""
+        if self._asked:
+            raise KeyboardInterrupt
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        signal.signal(signal.SIGINT, self._before)
         self._progress.stop()
 
     def stage(self, name: str, total: int | None) -> None:
         """A stage begins: the last one is complete."""
+        self._stop_if_asked()
         self._finish()
         self._task = self._progress.add_task(name, total=total)
 
     def advance(self, count: int = 1) -> None:
         """So many more are done."""
+        self._stop_if_asked()
         if self._task is not None:
             self._progress.advance(self._progress.task_ids[-1], count)
 

@@ -41,9 +41,8 @@ def prepare(model: OnnxModel) -> tuple[OnnxModel, tuple[str, ...]]:
             )
     attempts: tuple[tuple[str, dict[str, bool]], ...] = (
         ("", {}),
-        ("symbolic shape inference", {"skip_symbolic_shape": True}),
-        ("shape inference", {"skip_symbolic_shape": True, "skip_onnx_shape": True}),
-        ("constant folding", {"skip_optimization": True, "skip_symbolic_shape": True}),
+        ("shape inference", {"skip_onnx_shape": True}),
+        ("constant folding", {"skip_optimization": True}),
     )
     reason = ""
     for skipped, options in attempts:
@@ -52,7 +51,7 @@ def prepare(model: OnnxModel) -> tuple[OnnxModel, tuple[str, ...]]:
         except Exception as error:  # Each step raises errors of its own making.
             reason = first_line(error)
             continue
-        if skipped and skipped != "symbolic shape inference":
+        if skipped:
             notes.append(f"prepared without {skipped}: {reason}")
         give_each_op_its_bias(prepared)
         name_ops(prepared)
@@ -65,7 +64,9 @@ def _pre_process(proto: onnx.ModelProto, options: dict[str, bool]) -> onnx.Model
     with tempfile.TemporaryDirectory(prefix="quantscope-") as folder, quiet():
         source, target = Path(folder) / "model.onnx", Path(folder) / "prepared.onnx"
         onnx.save(proto, str(source))
-        quant_pre_process(str(source), str(target), **options)
+        # The optimizer writes the types that quantization needs. Symbolic inference would add symbols alone, takes
+        # seconds, and leaves its files in the current folder where it fails.
+        quant_pre_process(str(source), str(target), skip_symbolic_shape=True, **options)
         prepared = onnx.load(str(target))
     # The optimizer can fail and say so only in the log.
     if not prepared.graph.node:

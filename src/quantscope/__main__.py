@@ -1,0 +1,5 @@
+"""python -m quantscope."""
+
+from quantscope.cli import main
+
+main()
