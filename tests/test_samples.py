@@ -366,6 +366,9 @@ def test_no_sample_is_an_error(source: object) -> None:
     ("source", "options", "words"),
     [
         (X, {"labels": [1, 2]}, ["2 labels", "7 samples"]),
+        (X, {"labels": np.zeros((6, 2))}, ["6 labels", "7 samples"]),
+        (X, {"labels": np.zeros((1, 7))}, ["1 labels", "7 samples"]),
+        (X, {"labels": 5}, ["1 labels", "7 samples"]),
         ([(X, Y[:3])], {}, ["3 labels", "7 samples"]),
         ({"x": X, "y": Y[:3]}, {}, ["x [7, 3]", "y [3]"]),
         (cut(X), {"labels": Y}, ["apart", "(inputs, labels)"]),
@@ -377,6 +380,8 @@ def test_no_sample_is_an_error(source: object) -> None:
         ("no.such.module:f", {}, ["cannot import no.such.module:f"]),
         ("json:nothing", {}, ["cannot import json:nothing"]),
         (":f", {}, ["cannot import :f"]),
+        (".relative:f", {}, ["cannot import .relative:f"]),
+        ("./missing:f", {}, ["cannot import ./missing:f"]),
         ("sys:maxsize", {}, ["is no function but int"]),
         (lambda: "a path", {}, ["returned 'a path'"]),
         (lambda: None, {}, ["returned None"]),
@@ -401,9 +406,10 @@ def test_names_of_both_sides_are_listed() -> None:
     assert "the model's inputs: ids, mask" in text
 
 
-@pytest.mark.parametrize(("batch_size", "start"), [(0, 0), (2, -1)])
-def test_impossible_windows_are_refused(batch_size: int, start: int) -> None:
-    assert "batch size" in message(lambda: list(Samples.of(X).batches(batch_size, start=start)))
+@pytest.mark.parametrize(("batch_size", "start", "stop"), [(0, 0, None), (2, -1, None), (2, 0, -1)])
+def test_impossible_windows_are_refused(batch_size: int, start: int, stop: int | None) -> None:
+    text = message(lambda: list(Samples.of(X).batches(batch_size, start=start, stop=stop)))
+    assert f"batch size {batch_size}, start {start}, stop {stop}" in text
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.npy"])
@@ -436,7 +442,7 @@ def test_a_file_of_another_type_is_refused(tmp_path: Path) -> None:
     assert ".csv" in message(lambda: Samples.of(tmp_path / "x.csv"))
 
 
-@pytest.mark.parametrize("content", [None, "1\ntwo\n"])
+@pytest.mark.parametrize("content", [None, "1\ntwo\n", "1e30\n" * 7])
 def test_unreadable_label_files_are_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "labels.txt").write_text(content)

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ class Preprocessing:
 
     `resize` brings the short side to so many pixels, `crop` cuts (height, width) from the centre, `size`
     resizes to (height, width) whatever the shape was and excludes both. `mean` and `std` have one number, or
-    one per channel in the order of `channels`. Resizing is bilinear with antialiasing, to sizes as
-    torchvision's Resize gives them; an odd margin of a crop leaves its extra pixel at the right and the bottom.
+    one per channel in the order of `channels`. Resizing is bilinear with antialiasing; the long side becomes
+    int(resize · long / short), as torchvision has it. An odd margin of a crop leaves its extra pixel at the right and
+    the bottom.
     """
 
     resize: int | None = None
@@ -49,12 +51,13 @@ class Preprocessing:
         if self.layout not in ("nchw", "nhwc"):
             raise DataError(f"unknown layout {self.layout!r}", accepted="nchw, nhwc")
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, _CHANNELS[self.channels]) or not all(map(math.isfinite, values)):
+            known = isinstance(values, tuple | list) and len(values) in (1, _CHANNELS[self.channels])
+            if not known or not all(map(_is_finite, values)):
                 accepted = " or ".join(str(n) for n in sorted({1, _CHANNELS[self.channels]}))
                 raise DataError(f"{name} is {values} for {self.channels}", accepted=f"{accepted} finite numbers")
         if 0 in self.std:
             raise DataError(f"std is {self.std}", accepted="numbers other than 0")
-        if not math.isfinite(self.scale) or self.scale == 0:
+        if not _is_finite(self.scale) or self.scale == 0:
             raise DataError(f"scale is {self.scale}", accepted="a number other than 0, such as 1/255")
         self._check_sizes()
 
@@ -62,12 +65,14 @@ class Preprocessing:
         if self.size is not None and (self.resize is not None or self.crop is not None):
             raise DataError("size is given together with resize or crop", accepted="size alone, or resize and crop")
         for name, pair in (("crop", self.crop_size), ("size", self.size or ())):
-            if len(pair) not in (0, 2) or any(pixels < 1 for pixels in pair):
-                raise DataError(f"{name} is {pair}", accepted="(height, width), both 1 or more")
-        if self.resize is not None and self.resize < min(self.crop_size or (1,)):
+            known = isinstance(pair, tuple | list) and len(pair) in (0, 2)
+            if not known or any(type(pixels) is not int or pixels < 1 for pixels in pair):
+                raise DataError(f"{name} is {pair}", accepted="(height, width), both whole and 1 or more")
+        short = self.resize
+        if short is not None and (type(short) is not int or short < min(self.crop_size or (1,))):
             raise DataError(
                 f"resize is {self.resize}, crop is {self.crop}",
-                accepted="a short side of 1 pixel or more, and not smaller than the crop",
+                accepted="a short side of 1 pixel or more, whole, and not smaller than the crop",
             )
 
     @property
@@ -140,6 +145,10 @@ class Preprocessing:
             return f"preset {preset}"
         changed = [f for f in fields(self) if getattr(self, f.name) != f.default]
         return "preprocessing " + (", ".join(f"{f.name} {getattr(self, f.name)}" for f in changed) or "none")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 PRESETS: Mapping[str, Preprocessing] = {

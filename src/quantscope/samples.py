@@ -174,8 +174,11 @@ class Samples:
         Raises:
             DataError: there is no sample at all, or one does not fit the model's inputs.
         """
-        if batch_size < 1 or start < 0:
-            raise DataError(f"batch size {batch_size}, start {start}", accepted="a batch size from 1, a start from 0")
+        if batch_size < 1 or start < 0 or (stop is not None and stop < 0):
+            raise DataError(
+                f"batch size {batch_size}, start {start}, stop {stop}",
+                accepted="a batch size from 1, a start and a stop from 0",
+            )
         pieces: list[Chunk] = []
         seen = False
         for chunk in self._source.read(start, stop, self._inputs):
@@ -221,7 +224,7 @@ def imported(name: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
+    except (ImportError, AttributeError, SyntaxError, TypeError, ValueError) as error:
         raise DataError(
             f"cannot import {name}: {error}",
             accepted="package.module:function",
@@ -271,7 +274,7 @@ def _arrays(values: Mapping[Any, Any] | NDArray[Any], labels: object) -> ArraysS
     length = len(next(iter(named.values())))
     label_array = None if labels is None else _label_array(labels)
     if label_array is not None and label_array.shape[:1] != (length,):
-        raise labels_differ(label_array.size, length)
+        raise labels_differ(len(np.atleast_1d(label_array)), length)
     return ArraysSource(named if isinstance(values, Mapping) else named["samples"], label_array, length)
 
 
@@ -284,13 +287,13 @@ def _label_array(labels: object) -> NDArray[Any]:
             return as_array(np.load(path, allow_pickle=False))
         lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
         numbers = [float(line) for line in lines]
-    except (OSError, ValueError, EOFError) as error:
+        whole = all(number.is_integer() for number in numbers)
+        return np.array(numbers, np.int64 if whole else np.float64)
+    except (OSError, ValueError, EOFError, OverflowError) as error:
         raise DataError(
             f"cannot read the labels in {path}: {error}",
             accepted="an .npy file, or a text file with a number per line",
         ) from error
-    whole = all(number.is_integer() for number in numbers)
-    return np.array(numbers, np.int64 if whole else np.float64)
 
 
 def _file(path: Path, labels: object) -> Samples:
