@@ -283,7 +283,7 @@ def test_photos_from_python(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     diagnosis = quantscope.diagnose(convolutions(), data=tmp_path, preprocessing=Preprocessing(crop=12, scale=1 / 255))
     assert diagnosis.scores[0].metric == "agreement"
-    assert any("1 photos could not be read" in note and "broken.jpg" in note for note in diagnosis.notes)
+    assert any("1 photo could not be read" in note and "broken.jpg" in note for note in diagnosis.notes)
 
 
 def test_a_model_that_fixes_its_batch() -> None:

@@ -85,6 +85,7 @@ class FunctionSource:
     function: Callable[..., Any]
     source_of: Callable[[object], Source]
     skipped: dict[str, str] = field(default_factory=dict)
+    given: object = None
 
     def read(self, start: int, stop: int | None, inputs: Inputs) -> Iterator[Chunk]:
         return self._source().read(start, stop, inputs)
@@ -95,6 +96,9 @@ class FunctionSource:
     def _source(self) -> Source:
         made = self.function()
         if isinstance(made, Iterator):
+            if made is self.given:
+                raise only_once(made)
+            self.given = made
             return StreamSource(made)
         if made is None or isinstance(made, str):
             name = getattr(self.function, "__name__", type(self.function).__name__)

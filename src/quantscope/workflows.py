@@ -436,7 +436,12 @@ def _add_note(run_file: RunFile, note: str) -> None:
 def _unreadable(skipped: Mapping[str, str]) -> str:
     shown = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:5])
     more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
-    return f"{len(skipped)} photos could not be read and were skipped ({shown}{more})"
+    were = (
+        "1 photo could not be read and was"
+        if len(skipped) == 1
+        else f"{len(skipped)} photos could not be read and were"
+    )
+    return f"{were} skipped ({shown}{more})"
 
 
 def environment() -> dict[str, str]:

@@ -14,9 +14,17 @@ from quantscope.cli import options as o
 _CURE = ("Conv", "MatMul")
 
 
+_EPILOG = """[bold]Examples[/bold]
+
+  quantscope demo
+
+  quantscope demo --run first.qscope --top 20
+"""
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(demo)
+    app.command(epilog=_EPILOG)(demo)
 
 
 def demo(

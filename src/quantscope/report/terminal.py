@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,8 +16,7 @@ from quantscope.pairing import NOT_COMPUTE
 from quantscope.report import figures
 
 WIDTH = 100
-_OP_WIDTH = 30
-_WEIGHT_OP_WIDTH = 26
+_SHORTEST_NAME = 16
 # SQNR in dB: below 10 the noise is a tenth of the signal's power, above 30 a thousandth.
 _BAD_DB, _GOOD_DB = 10.0, 30.0
 
@@ -50,7 +50,7 @@ def print_summary(
     ):  # fmt: skip
         out.print(part)
         out.print()
-    out.print(remarks(diagnosis))
+    out.print(remarks(diagnosis), soft_wrap=True)
     if next_steps:
         out.print()
         out.print(Text("What to do next", style="bold"))
@@ -134,8 +134,8 @@ def accuracy(diagnosis: Diagnosis) -> RenderableType:
 def activation_table(rows: Sequence[TensorDiagnosis], top: int | None, sort: str) -> RenderableType:
     """The article's columns (op, MSE, minimum, maximum) with the error in dB, cumulative and local."""
     table = _table(f"Activations summary — {_shown(rows, top, sort)}")
-    table.add_column("Op", no_wrap=True, width=_OP_WIDTH)
-    table.add_column("Type", no_wrap=True, max_width=12)
+    table.add_column("Op")
+    table.add_column("Type", no_wrap=True, max_width=14)
     for column in ("MSE", "SQNR dB", "local dB"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("Activation\nmin", justify="right", no_wrap=True)
@@ -143,7 +143,7 @@ def activation_table(rows: Sequence[TensorDiagnosis], top: int | None, sort: str
     table.add_column("clipped", justify="right", no_wrap=True)
     for t in rows[:top]:
         table.add_row(
-            _name(t, _OP_WIDTH), _type(t), figures.number(t.mse), _decibel(t.sqnr_db), figures.decibel(t.local_sqnr_db),
+            _Name(t.op), _type(t), figures.number(t.mse), _decibel(t.sqnr_db), figures.decibel(t.local_sqnr_db),
             figures.number(t.reference.min), figures.number(t.reference.max), figures.share(t.clipped_fraction),
         )  # fmt: skip
         if t.remark:
@@ -154,7 +154,7 @@ def activation_table(rows: Sequence[TensorDiagnosis], top: int | None, sort: str
 def weight_table(rows: Sequence[TensorDiagnosis], top: int | None, sort: str) -> RenderableType:
     """The article's columns for both models: minimum, maximum, mean, standard deviation, variance."""
     table = _table(f"Weights summary — {_shown(rows, top, sort)}")
-    table.add_column("Op", no_wrap=True, width=_WEIGHT_OP_WIDTH)
+    table.add_column("Op")
     for column in ("MSE", "SQNR dB"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("model", no_wrap=True)
@@ -164,7 +164,7 @@ def weight_table(rows: Sequence[TensorDiagnosis], top: int | None, sort: str) ->
         for side, label in ((t.reference, "reference"), (t.quantized, "quantized")):
             first = side is t.reference
             table.add_row(
-                _name(t, _WEIGHT_OP_WIDTH) if first else _detail(t),
+                _Name(t.op) if first else _detail(t),
                 figures.number(t.mse) if first else "",
                 _decibel(t.sqnr_db) if first else "",
                 Text(label, style="" if first else "dim"),
@@ -181,8 +181,10 @@ def remarks(diagnosis: Diagnosis) -> RenderableType:
     missing = [op for op, reason in diagnosis.skipped.items() if not reason.startswith(NOT_COMPUTE)]
     line = f"coverage: {diagnosis.coverage:.1%} of the compute ops are compared"
     if missing:
-        line += f"; {len(missing)} are not (reasons: quantscope show {shlex.quote(diagnosis.run)} --skipped)"
+        line += f", {len(missing)} {'is' if len(missing) == 1 else 'are'} not"
     lines.append(Text(line))
+    if missing and diagnosis.run:
+        lines.append(Text(f"  the reasons: quantscope show {shlex.quote(diagnosis.run)} --skipped"))
     changed = diagnosis.measuring_changed
     if changed is not None:
         lines.append(
@@ -222,13 +224,23 @@ def _shown(rows: Sequence[TensorDiagnosis], top: int | None, sort: str) -> str:
     return f"{shown} of {len(rows)}, {by}"
 
 
-def _name(tensor: TensorDiagnosis, width: int) -> Text:
-    return Text(figures.shortened(tensor.op, width))
+class _Name:
+    """The name of an op on one line, as much of its end as the column holds: figures never give way to names."""
+
+    def __init__(self, name: str, style: str = "") -> None:
+        self._name = name
+        self._style = style
+
+    def __rich_measure__(self, out: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(min(len(self._name), _SHORTEST_NAME), len(self._name)).with_maximum(options.max_width)
+
+    def __rich_console__(self, out: Console, options: ConsoleOptions) -> Iterator[Text]:
+        yield Text(figures.shortened(self._name, options.max_width), style=self._style, no_wrap=True)
 
 
-def _detail(tensor: TensorDiagnosis) -> Text:
+def _detail(tensor: TensorDiagnosis) -> _Name:
     kind = tensor.granularity.partition(",")[0] if tensor.is_quantized else ""
-    return Text(f"  {tensor.op_type}, {tensor.dtype}{' ' + kind if kind else ''}", style="dim")
+    return _Name(f"  {tensor.op_type}, {tensor.dtype}{' ' + kind if kind else ''}", style="dim")
 
 
 def _type(tensor: TensorDiagnosis) -> Text:
