@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -27,11 +27,16 @@ class EncodedTensor:
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A constant operand of an op, in real values; `qparams` says how it was quantized, None for float."""
+    """A constant operand of an op; `qparams` says how it was quantized, None for float.
+
+    `read` gives its real values each time it is called, so that a model's weights are never all in memory twice.
+    """
 
     op: str
     tensor: str
-    values: NDArray[Any]
+    shape: tuple[int, ...]
+    read: Callable[[], NDArray[Any]]
+    role: Literal["weight", "bias"] = "weight"
     channel_axis: int | None = None
     qparams: QParams | None = None
 

@@ -7,10 +7,11 @@ uninterrupted run, because the accumulators come back bit for bit and the batche
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from os import cpu_count
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantscope import evaluation
-from quantscope.backends.base import Backend, Model
+from quantscope.backends.base import Backend, Model, Runner, Trace
 from quantscope.diagnosis import tensor_diagnosis
 from quantscope.errors import DataError
 from quantscope.pairing import TensorPair
@@ -31,6 +32,7 @@ STAGE = "compare"
 # A checkpoint may cost this share of the run's time, and is never older than the longest pause.
 _CHECKPOINT_SHARE = 0.02
 _SHORTEST_PAUSE_SECONDS = 2.0
+_SHARES_PER_WORKER = 4
 
 
 @dataclass
@@ -129,22 +131,23 @@ def sweep(
     scores = _Scores(metric)
     done = start
     last_checkpoint, pause = time.monotonic(), _SHORTEST_PAUSE_SECONDS
+    cores = threads or cpu_count() or 1
     with ExitStack() as stack:
-        run_reference = stack.enter_context(
-            backend.open(reference, [p.reference_name for p in pairs], trace="optimized", threads=threads)
+        # Both models run at once, each on its share of the cores: one thread does the same work in a quarter less CPU
+        # time than two that wait for each other (docs/decisions/0003-kernels.md).
+        run_reference, run_quantized = (
+            stack.enter_context(backend.open(model, names, trace=trace, threads=max(1, cores // 2)))
+            for model, names, trace in _traces(reference, quantized, pairs)
         )
-        run_quantized = stack.enter_context(
-            backend.open(quantized, [p.quantized_name for p in pairs], trace="deployed", threads=threads)
-        )
-        pool = stack.enter_context(ThreadPoolExecutor(threads or cpu_count() or 1))
-        for batch in samples.batches(batch_size, start=start, stop=evaluated.stop):
-            if batch.size < batch_size and _fixes_batch(reference):
-                progress.note(f"the last {batch.size} samples do not fill a batch of {batch_size}: left out")
-                break
-            x, y = run_reference.run(batch.inputs), run_quantized.run(batch.inputs)
+        workers = max(2, cores)
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
+        batches: Iterable[Batch] = samples.batches(batch_size, start=start, stop=evaluated.stop)
+        if _fixes_batch(reference):
+            batches = _whole(batches, batch_size, progress)
+        for batch, x, y in _ahead(pool, batches, run_reference, run_quantized):
             if run_file.about("measuring_changed") is None:
                 run_file.write_about(measuring_changed=_measuring_changed(backend, quantized, batch, y, threads))
-            _update(pool, compared, x, y, batch.first)
+            _update(pool, workers, compared, x, y, batch.first)
             scores.add(_outputs(reference, x), _outputs(quantized, y), batch.labels, batch.first)
             del x, y
             progress.advance(batch.stop - done)
@@ -157,20 +160,58 @@ def sweep(
     _checkpoint(run_file, compared, scores, evaluated, evaluated.stop, time.monotonic() - began, finished=True)
 
 
+def _whole(batches: Iterable[Batch], size: int, progress: Progress) -> Iterator[Batch]:
+    """The batches up to one that is not whole, which a model of a fixed batch cannot take."""
+    for batch in batches:
+        if batch.size < size:
+            progress.note(f"the last {batch.size} samples do not fill a batch of {size}: left out")
+            return
+        yield batch
+
+
+def _traces(
+    reference: Model, quantized: Model, pairs: Sequence[TensorPair]
+) -> tuple[tuple[Model, list[str], Trace], tuple[Model, list[str], Trace]]:
+    return (
+        (reference, [p.reference_name for p in pairs], "optimized"),
+        (quantized, [p.quantized_name for p in pairs], "deployed"),
+    )
+
+
+Values = dict[str, NDArray[Any]]
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, batches: Iterable[Batch], reference: Runner, quantized: Runner
+) -> Iterator[tuple[Batch, Values, Values]]:
+    """Each batch with what both models make of it; the next one is computed while this one is looked at."""
+    waiting: tuple[Batch, Future[Values], Future[Values]] | None = None
+    for batch in batches:
+        running = (batch, pool.submit(reference.run, batch.inputs), pool.submit(quantized.run, batch.inputs))
+        if waiting is not None:
+            yield waiting[0], waiting[1].result(), waiting[2].result()
+        waiting = running
+    if waiting is not None:
+        yield waiting[0], waiting[1].result(), waiting[2].result()
+
+
 def _update(
-    pool: ThreadPoolExecutor,
-    compared: list[_Compared],
-    x: dict[str, NDArray[Any]],
-    y: dict[str, NDArray[Any]],
-    first: int,
+    pool: ThreadPoolExecutor, workers: int, compared: list[_Compared], x: Values, y: Values, first: int
 ) -> None:
-    def one(entry: _Compared) -> None:
-        if not entry.mismatch:
+    """Add a batch to all pairs, in a few shares of equal size: handing a task over costs as much as a small one does."""
+
+    def update(share: list[_Compared]) -> None:
+        for entry in share:
             entry.update(x[entry.pair.reference_name], y[entry.pair.quantized_name], first)
 
-    # Large tensors first, so that no thread is left with one at the end.
-    present = [e for e in compared if e.pair.reference_name in x and e.pair.quantized_name in y]
-    for _ in pool.map(one, sorted(present, key=lambda e: -x[e.pair.reference_name].size)):
+    shares: list[list[_Compared]] = [[] for _ in range(_SHARES_PER_WORKER * workers)]
+    loads = [(0, i) for i in range(len(shares))]
+    present = [e for e in compared if not e.mismatch and e.pair.reference_name in x and e.pair.quantized_name in y]
+    for entry in sorted(present, key=lambda e: -x[e.pair.reference_name].size):
+        load, i = heappop(loads)
+        shares[i].append(entry)
+        heappush(loads, (load + x[entry.pair.reference_name].size, i))
+    for _ in pool.map(update, shares):
         pass
 
 

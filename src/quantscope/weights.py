@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from quantscope.backends.base import Backend, Model
 from quantscope.diagnosis import TensorDiagnosis, tensor_diagnosis
 from quantscope.graph import Op
-from quantscope.pairing import Role, TensorPair
+from quantscope.pairing import TensorPair
 from quantscope.progress import Progress
 from quantscope.quantized import Weight
 from quantscope.runfile import RunFile
-from quantscope.statistics import PairStatistics
-from quantscope.statistics.channels import channel_statistics
+from quantscope.statistics import PairStatistics, shared_bins
+from quantscope.statistics.channels import CHANNEL_BINS, channel_statistics
 
 STAGE = "weights"
 
@@ -43,47 +45,64 @@ def compare_weights(
     progress.stage(STAGE, len(weights))
     ops = {op.name: op for op in backend.float_view(quantized).graph.ops}
     ops |= {pair.quantized_op: replace(pair.op, op_type=ops[pair.quantized_op].op_type) for pair in pairs}
-    matches = _matched(weights, backend, reference)
-    rows = {}
-    for position, (float_weight, weight) in enumerate(matches, len(pairs)):
-        rows[position] = _row(ops[weight.op], float_weight, weight)
+    sources = (_Weights(backend, lambda: reference), _Weights(backend, lambda: backend.prepare(reference)))
+    rows: dict[int, TensorDiagnosis] = {}
+    for weight in weights:
+        found = _float_form(weight, sources)
+        if found is not None:
+            rows[len(pairs) + len(rows)] = _row(ops[weight.op], *found, weight)
         progress.advance()
     run_file.checkpoint(rows, {}, {}, (STAGE, len(weights), len(weights), True, time.monotonic() - began))
 
 
-def _matched(weights: Iterable[Weight], backend: Backend, reference: Model) -> list[tuple[Weight, Weight]]:
-    """Each quantized weight with its float form: of the same op and name, from the prepared or the given reference."""
-    result: list[tuple[Weight, Weight]] = []
-    missing = list(weights)
-    for model in (backend.prepare(reference), reference):
-        by_op: dict[str, list[Weight]] = {}
-        for weight in backend.weights(model):
-            by_op.setdefault(weight.op, []).append(weight)
-        still: list[Weight] = []
-        for weight in missing:
-            found = _same(weight, by_op.get(weight.op, []))
-            if found is None:
-                still.append(weight)
-            else:
-                result.append((found, weight))
-        missing = still
-    return result
+class _Weights:
+    """The weights of a model by op; the model is made when it is needed."""
+
+    def __init__(self, backend: Backend, model: Callable[[], Model]) -> None:
+        self._backend = backend
+        self._model = model
+
+    @cached_property
+    def _by_op(self) -> dict[str, list[Weight]]:
+        found = defaultdict(list)
+        for weight in self._backend.weights(self._model()):
+            found[weight.op].append(weight)
+        return found
+
+    def like(self, weight: Weight) -> Weight | None:
+        """The weight of the same op, name and shape, else the only one of this shape."""
+        fitting = [w for w in self._by_op.get(weight.op, ()) if w.shape == weight.shape]
+        named = [w for w in fitting if w.tensor == weight.tensor]
+        if named:
+            return named[0]
+        return fitting[0] if len(fitting) == 1 else None
 
 
-def _same(weight: Weight, candidates: list[Weight]) -> Weight | None:
-    """The candidate of the same name and shape, else the only one of this shape."""
-    fitting = [c for c in candidates if c.values.shape == weight.values.shape]
-    named = [c for c in fitting if c.tensor == weight.tensor]
-    if named:
-        return named[0]
-    return fitting[0] if len(fitting) == 1 else None
+def _float_form(quantized: Weight, sources: Sequence[_Weights]) -> tuple[Weight, PairStatistics] | None:
+    """The float form of a weight and how far they are apart: from the first source whose values are near.
+
+    Where the reference's own values are far away, something was folded into the weight, as batch normalization is, and
+    the reference as quantization prepares it holds the float form. Where none is near, the nearest is the answer:
+    that weight was quantized badly.
+    """
+    best: tuple[Weight, PairStatistics] | None = None
+    for source in sources:
+        candidate = source.like(quantized)
+        if candidate is None:
+            continue
+        statistics = PairStatistics(quantized.qparams)
+        statistics.update(candidate.read(), quantized.read().astype(np.float32, copy=False))
+        if best is None or statistics.error.sqnr_db > best[1].error.sqnr_db:
+            best = candidate, statistics
+        if not statistics.error.sqnr_db < 0:
+            break
+    return best
 
 
-def _row(op: Op, reference: Weight, quantized: Weight) -> TensorDiagnosis:
-    statistics = PairStatistics(quantized.qparams)
-    statistics.update(reference.values, quantized.values.astype(np.float32, copy=False))
-    role: Role = "bias" if quantized.values.ndim < 2 and op.op_type in ("Conv", "ConvTranspose", "Gemm") else "weight"
-    axis = quantized.channel_axis
-    channels = channel_statistics(reference.values, quantized.values, axis) if axis is not None else None
-    pair = TensorPair(op, role, reference.tensor, quantized.tensor, quantized.qparams)
+def _row(op: Op, reference: Weight, statistics: PairStatistics, quantized: Weight) -> TensorDiagnosis:
+    channels = None
+    if quantized.channel_axis is not None:
+        bins = shared_bins(statistics.reference.histogram, statistics.quantized.histogram, CHANNEL_BINS)
+        channels = channel_statistics(reference.read(), quantized.read(), quantized.channel_axis, bins)
+    pair = TensorPair(op, quantized.role, reference.tensor, quantized.tensor, quantized.qparams)
     return tensor_diagnosis(pair, statistics, channels=channels)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantscope.statistics.histogram import shared_bins
-from quantscope.statistics.tensor import TensorStatistics
+from quantscope.statistics import kernels
+from quantscope.statistics.histogram import Histogram
 
 CHANNEL_BINS = 64
 
@@ -38,21 +38,20 @@ class ChannelStatistics:
     quantized_counts: NDArray[np.int64]
 
 
-def channel_statistics(reference: NDArray[Any], quantized: NDArray[Any], axis: int) -> ChannelStatistics:
-    """Return the statistics of two weights of the same shape along `axis`."""
-    x, y = (np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1).astype(np.float64) for w in (reference, quantized))
-    whole = []
-    for values in (x, y):
-        statistics = TensorStatistics()
-        statistics.update(values)
-        whole.append(statistics.histogram)
-    edges = shared_bins(whole[0], whole[1], CHANNEL_BINS)[0].edges
-    # A channel without a finite value has no extrema: the masked results stay nan.
+def channel_statistics(
+    reference: NDArray[Any], quantized: NDArray[Any], axis: int, bins: tuple[Histogram, Histogram]
+) -> ChannelStatistics:
+    """Return the statistics of two weights of the same shape along `axis`.
+
+    `bins` are the histograms of the two weights as a whole on shared edges: channels use the same.
+    """
+    x, y = (np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1) for w in (reference, quantized))
+    signal, squared = np.zeros(len(x)), np.zeros(len(x))
+    kernels.compare_rows(x, y, signal, squared)
     with np.errstate(divide="ignore", invalid="ignore"):
-        squared, signal = np.nansum((x - y) ** 2, 1), np.nansum(x * x, 1)
         sqnr_db = 10 * np.log10(signal / squared)
-    low, high, mean, std = _moments(x)
-    quantized_low, quantized_high, quantized_mean, quantized_std = _moments(y)
+    low, high, mean, std, counts = _rows(x, bins[0])
+    quantized_low, quantized_high, quantized_mean, quantized_std, quantized_counts = _rows(y, bins[1])
     return ChannelStatistics(
         axis=axis,
         minimum=low,
@@ -63,26 +62,17 @@ def channel_statistics(reference: NDArray[Any], quantized: NDArray[Any], axis: i
         quantized_maximum=quantized_high,
         quantized_mean=quantized_mean,
         quantized_std=quantized_std,
-        mse=squared / x.shape[1],
+        mse=squared / max(x.shape[1], 1),
         sqnr_db=sqnr_db,
-        edges=edges,
-        reference_counts=_counts(x, edges),
-        quantized_counts=_counts(y, edges),
+        edges=bins[0].edges,
+        reference_counts=counts,
+        quantized_counts=quantized_counts,
     )
 
 
-def _moments(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    finite = np.ma.masked_invalid(values)
-    moments = (finite.min(1), finite.max(1), finite.mean(1), finite.std(1))
-    return tuple(np.ma.filled(m.astype(np.float64), np.nan) for m in moments)
-
-
-def _counts(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Histograms of all rows in one pass: edges lie on a grid, so a bin is found by division."""
-    channels, bins = len(values), len(edges) - 1
-    if bins < 1:
-        return np.zeros((channels, 0), np.int64)
-    finite = np.isfinite(values)
-    number = np.floor((np.where(finite, values, edges[0]) - edges[0]) / (edges[1] - edges[0])).astype(np.int64)
-    flat = (np.clip(number, 0, bins - 1) + np.arange(channels)[:, None] * bins)[finite]
-    return np.bincount(flat, minlength=channels * bins).reshape(channels, bins)
+def _rows(values: NDArray[Any], bins: Histogram) -> tuple[NDArray[Any], ...]:
+    channels = len(values)
+    low, high, mean, std = (np.empty(channels) for _ in range(4))
+    counts = np.zeros((channels, len(bins.counts)), np.int64)
+    kernels.summarize_rows(values, 1 / bins.width, bins.first, low, high, mean, std, counts)
+    return low, high, mean, std, counts

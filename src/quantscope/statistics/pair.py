@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quantscope.errors import ShapeError
 from quantscope.qparams import QParams
 from quantscope.statistics import kernels, metrics
-from quantscope.statistics.tensor import TensorStatistics, as_bits, flat_floats
+from quantscope.statistics.tensor import TensorStatistics, flat_floats
 
 # Beyond 16 bits a table of all codes is larger than the tensors it would describe.
 _COUNTED_BITS = 16
@@ -90,6 +90,25 @@ class RoundingStatistics:
         return float(self.sums[kernels.CLIPPED] / self.sums[kernels.ROUNDED]) if self.count else math.nan
 
 
+class _Grid(NamedTuple):
+    """A single scale as the kernels need it: `low` and `high` are the extreme codes minus the zero point."""
+
+    zero_point: Any
+    step: Any
+    lowest_code: int
+    scale: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, qparams: QParams) -> _Grid:
+        low, high = qparams.spec.code_range
+        scale, zero_point = float(qparams.scale.reshape(())), int(qparams.zero_point.reshape(()))
+        return cls(
+            np.int32(zero_point), np.float32(scale), low, scale, float(low - zero_point), float(high - zero_point)
+        )
+
+
 class PairStatistics:
     """Statistics of one tensor pair; `update` adds a batch, `merge` adds another's.
 
@@ -105,6 +124,7 @@ class PairStatistics:
         self._quantized = TensorStatistics()
         self._code_values = np.zeros(0, np.float32)
         self._code_counts = np.zeros(0, np.int64)
+        self._grid = _Grid.of(qparams) if qparams is not None and qparams.per_tensor else None
         if qparams is not None and qparams.per_tensor and qparams.spec.bits <= _COUNTED_BITS:
             low, high = qparams.spec.code_range
             self._code_values = qparams.dequantize(np.arange(low, high + 1)).astype(np.float32)
@@ -131,10 +151,8 @@ class PairStatistics:
             quantized = self.qparams.dequantize(quantized)
         dtype = np.promote_types(x.dtype, np.float64 if quantized.dtype == np.float64 else np.float32)
         x, y = flat_floats(reference, dtype), flat_floats(quantized, dtype)
-        x_bits, mask, shift = as_bits(x)
-        y_bits, _, _ = as_bits(y)
         kernels.compare(
-            x, x_bits, y, y_bits, mask, shift,
+            x, y,
             self.reference.sums, self.reference.bins, self.reference.layout,
             self._quantized.sums, self._quantized.bins, self._quantized.layout, self.error.sums,
         )  # fmt: skip
@@ -142,29 +160,25 @@ class PairStatistics:
             self._update_rounding(reference, quantized, x)
 
     def _update_codes(self, x: NDArray[Any], codes: NDArray[Any]) -> None:
-        assert self.qparams is not None
-        low, high = self.qparams.spec.code_range
-        zero_point = int(self.qparams.zero_point.reshape(()))
+        grid = self._grid
+        assert grid is not None
         kernels.compare_codes(
-            x, *as_bits(x), np.ascontiguousarray(codes).reshape(-1), self._code_values, low,
-            float(self.qparams.scale.reshape(())), float(low - zero_point), float(high - zero_point),
+            x, np.ascontiguousarray(codes).reshape(-1),
+            grid.zero_point, grid.step, grid.lowest_code, grid.scale, grid.low, grid.high,
             self.reference.sums, self.reference.bins, self.reference.layout,
             self._code_counts, self.error.sums, self.rounding.sums,
         )  # fmt: skip
 
     def _update_rounding(self, reference: NDArray[Any], quantized: NDArray[Any], x: NDArray[Any]) -> None:
-        qparams = self.qparams
-        assert qparams is not None
-        low, high = qparams.spec.code_range
-        if not qparams.per_tensor:
+        grid = self._grid
+        if grid is None:
             self._update_rounding_by_channel(reference)
             return
-        zero_point = int(qparams.zero_point.reshape(()))
-        scale = float(qparams.scale.reshape(()))
-        kernels.round_trip(x, scale, float(low - zero_point), float(high - zero_point), self.rounding.sums)
+        kernels.round_trip(x, grid.scale, grid.low, grid.high, self.rounding.sums)
         if len(self._code_counts):
             finite = quantized[np.isfinite(quantized)].astype(np.float64)
-            codes = qparams.quantize(finite) - low
+            assert self.qparams is not None
+            codes = self.qparams.quantize(finite) - grid.lowest_code
             self._code_counts += np.bincount(codes, minlength=len(self._code_counts))
 
     def _update_rounding_by_channel(self, reference: NDArray[Any]) -> None:

@@ -12,11 +12,7 @@ from numpy.typing import NDArray
 from quantscope.statistics import kernels
 from quantscope.statistics.histogram import Histogram, trimmed
 
-# For each float type: the integer type of its size, the mask of all bits but the sign, and the sign's position.
-_BITS: dict[Any, tuple[Any, Any, Any]] = {
-    np.dtype(np.float32): (np.int32, np.int32(0x7FFFFFFF), np.int32(31)),
-    np.dtype(np.float64): (np.int64, np.int64(0x7FFFFFFFFFFFFFFF), np.int64(63)),
-}
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def flat_floats(values: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
@@ -24,16 +20,10 @@ def flat_floats(values: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
     if dtype is None:
         dtype = (
             values.dtype
-            if values.dtype in _BITS
+            if values.dtype in _FLOATS
             else (np.float32 if values.dtype.itemsize <= 2 or values.dtype.kind == "b" else np.float64)
         )
     return np.ascontiguousarray(values, dtype).reshape(-1)
-
-
-def as_bits(values: NDArray[Any]) -> tuple[NDArray[Any], Any, Any]:
-    """The floats read as integers, with the two constants that make them sortable."""
-    integer, mask, shift = _BITS[values.dtype]
-    return values.view(integer), mask, shift
 
 
 class TensorStatistics:
@@ -55,7 +45,7 @@ class TensorStatistics:
         """Add a batch of any shape."""
         flat = flat_floats(values)
         if flat.size:
-            kernels.summarize(flat, *as_bits(flat), self.sums, self.bins, self.layout)
+            kernels.summarize(flat, self.sums, self.bins, self.layout)
 
     def merge(self, other: TensorStatistics) -> None:
         """Add all that another accumulator has seen."""

@@ -6,8 +6,10 @@ QDQ models put QuantizeLinear and DequantizeLinear around ordinary ops; QOperato
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,9 @@ _CODE_BITS = {
     TensorProto.INT4: "int4",
     TensorProto.INT32: "int32",
 }
+
+
+_FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,14 @@ class Constants:
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a constant."""
+        return tuple(self.tensors[name].dims)
+
+    def is_float(self, name: str) -> bool:
+        """True if a constant's values are real numbers."""
+        return self.tensors[name].data_type in _FLOATS
 
     def array(self, name: str) -> NDArray[Any]:
         """The values of a constant."""
@@ -233,12 +246,15 @@ def channel_axis(op_type: str, attributes: Any, rank: int) -> int | None:
     return None if axis is None else axis % rank
 
 
+# Ops whose third operand is added, once per channel, to what the others gave.
+_BIASED = frozenset(("Conv", "ConvTranspose", "Gemm", "LayerNormalization", "InstanceNormalization"))
+
+
 def weights(model: OnnxModel) -> Iterator[Weight]:
     """The float constants that ops compute with, dequantized where they are quantized; scalars are left out."""
     constants = Constants(model)
     dequantized = {node.output[0]: node for node in model.proto.graph.node if node.op_type == "DequantizeLinear"}
-    graph = graph_of(model.proto)
-    attributes = {op.name: op.attributes for op in graph.ops}
+    attributes = {op.name: op.attributes for op in graph_of(model.proto).ops}
     for node in model.proto.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Constant"):
             continue
@@ -249,26 +265,33 @@ def weights(model: OnnxModel) -> Iterator[Weight]:
             if integer
             else [_dequantized_operand(name, dequantized) for name in node.input]
         )
-        for codes, scale, zero_point, dequantize in operands:
+        for position, (codes, scale, zero_point, dequantize) in enumerate(operands):
             if codes not in constants:
                 continue
-            values = constants.array(codes)
-            if values.size < 2 or not (scale or values.dtype.kind == "f"):
+            shape, is_float = constants.shape(codes), constants.is_float(codes)
+            if math.prod(shape) < 2 or not (scale or is_float):
                 continue
-            axis = channel_axis(op_type, attributes[node.name], values.ndim)
+            axis = channel_axis(op_type, attributes[node.name], len(shape))
             qparams = constants.qparams(scale, zero_point, dequantize) if scale else None
             if scale and qparams is None:
                 continue
-            if qparams is not None:
-                if dequantize is None and not qparams.per_tensor:
-                    # An op on codes has no axis attribute: its scales belong to its output channels.
-                    spec = QuantSpec(
-                        qparams.spec.bits, qparams.spec.signed, qparams.spec.symmetric, PerChannel(axis or 0)
-                    )
-                    qparams = QParams(qparams.scale, qparams.zero_point, spec)
-                values = qparams.dequantize(values)
-            op = node.name.removesuffix(_OP_SUFFIX) if integer else node.name
-            yield Weight(op, _weight_name(codes), values, axis, qparams)
+            if qparams is not None and dequantize is None and not qparams.per_tensor:
+                # An op on codes has no axis attribute: its scales belong to its output channels.
+                qparams = replace(qparams, spec=replace(qparams.spec, granularity=PerChannel(axis or 0)))
+            yield Weight(
+                node.name.removesuffix(_OP_SUFFIX) if integer else node.name,
+                codes.removesuffix(_CODES_SUFFIX),
+                shape,
+                partial(_real_values, constants, codes, qparams),
+                "bias" if position == 2 and op_type in _BIASED else "weight",
+                axis,
+                qparams,
+            )
+
+
+def _real_values(constants: Constants, name: str, qparams: QParams | None) -> NDArray[Any]:
+    values = constants.array(name)
+    return values if qparams is None else qparams.dequantize(values)
 
 
 def _dequantized_operand(
@@ -278,7 +301,3 @@ def _dequantized_operand(
     if node is None:
         return name, "", "", None
     return node.input[0], node.input[1], node.input[2] if len(node.input) > 2 else "", node
-
-
-def _weight_name(codes: str) -> str:
-    return codes.removesuffix(_CODES_SUFFIX)

@@ -30,18 +30,25 @@ def session_options(threads: int, level: str = "ORT_ENABLE_ALL") -> Any:
     return options
 
 
-def session(model: OnnxModel, options: Any) -> Any:
-    """A session that runs the model on the CPU.
+def session(model: OnnxModel, options: Any, tensors: Sequence[str] = ()) -> Any:
+    """A session that runs the model on the CPU, with these tensors among its outputs.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
     """
     if model.external and model.folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
+    outputs = model.proto.graph.output
+    own = len(outputs)
+    present = {output.name for output in outputs}
+    # Added to the message itself for as long as it takes to serialize it: a copy would double the weights.
+    outputs.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in present)
     try:
-        return onnxruntime.InferenceSession(
-            model.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        content = model.proto.SerializeToString()
+    finally:
+        del outputs[own:]
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base class.
         raise ModelError(
             f"ONNX Runtime {onnxruntime.__version__} cannot run the model: {first_line(error)}",
@@ -64,30 +71,34 @@ def deployed(model: OnnxModel) -> OnnxModel:
         return OnnxModel(onnx.load(str(path)))
 
 
-def exposed(model: OnnxModel, tensors: Sequence[str]) -> OnnxModel:
-    """The model with these tensors among its outputs."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    present = {output.name for output in proto.graph.output}
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
-    return OnnxModel(proto, model.folder)
-
-
 class SessionRunner:
     """Runs a session and names its outputs."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self._names = [output.name for output in session.get_outputs()]
+        self._names = [output.name for output in session.get_outputs() if output.type.startswith("tensor")]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """All outputs by name, for one batch.
+        """All tensors among the outputs by name, for one batch.
+
+        Sequences and maps, as some classifiers give them, have nothing to compare and are left out.
 
         Raises:
             DataError: the model fails on these inputs.
         """
         try:
-            outputs = self._session.run(self._names, dict(inputs))
+            if any(array.dtype.kind in "OUS" for array in inputs.values()):
+                outputs = self._session.run(self._names, dict(inputs))
+            else:
+                # Bound outputs stay in ONNX Runtime's memory: session.run would copy each one. A binding of its own
+                # for each run, since a second run with it would overwrite the arrays of the first.
+                binding = self._session.io_binding()
+                for name, array in inputs.items():
+                    binding.bind_cpu_input(name, np.ascontiguousarray(array))
+                for name in self._names:
+                    binding.bind_output(name)
+                self._session.run_with_iobinding(binding)
+                outputs = [value.numpy() for value in binding.get_outputs()]
         except Exception as error:  # ONNX Runtime's exceptions have no common base class.
             got = ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in inputs.items())
             raise DataError(
@@ -95,17 +106,14 @@ class SessionRunner:
                 accepted=", ".join(f"{i.name}: {i.type}{i.shape}" for i in self._session.get_inputs()),
                 next_step="check --batch-size and the preprocessing of the samples",
             ) from error
-        # Sequences and maps, as some classifiers give them, have no tensor to compare.
-        return {
-            name: output for name, output in zip(self._names, outputs, strict=True) if isinstance(output, np.ndarray)
-        }
+        return dict(zip(self._names, outputs, strict=True))
 
 
 @contextmanager
 def opened(model: OnnxModel, tensors: Sequence[str], *, optimize: bool, threads: int) -> Iterator[SessionRunner]:
     """A runner that exposes these tensors, of the graph as it is or as ONNX Runtime optimizes it around them."""
     options = session_options(threads, "ORT_ENABLE_ALL" if optimize else "ORT_DISABLE_ALL")
-    yield SessionRunner(session(exposed(model, tensors), options))
+    yield SessionRunner(session(model, options, tensors))
 
 
 def first_line(error: BaseException) -> str:

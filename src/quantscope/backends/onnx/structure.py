@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import onnx
@@ -12,7 +13,7 @@ from quantscope.graph import Dimension, Graph, Op, Tensor
 from quantscope.scopes import scopes
 
 _SHOWN_ATTRIBUTE_VALUES = 16
-_LARGEST_INFERRED_BYTES = 2**30
+_LARGEST_SHAPE_CONSTANT = 64
 
 
 def name_ops(proto: onnx.ModelProto) -> None:
@@ -26,14 +27,31 @@ def name_ops(proto: onnx.ModelProto) -> None:
 
 def infer_types(model: OnnxModel) -> None:
     """Add the types and shapes that ONNX can infer; a model on which inference fails stays as it is."""
-    if model.proto.ByteSize() > _LARGEST_INFERRED_BYTES:
-        return
     try:
-        inferred = onnx.shape_inference.infer_shapes(model.proto)
+        inferred = onnx.shape_inference.infer_shapes(_without_weights(model.proto))
     except Exception:  # Inference raises errors of many kinds, and what it would add is not needed to run.
         return
     del model.proto.graph.value_info[:]
     model.proto.graph.value_info.extend(inferred.graph.value_info)
+
+
+def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with inputs in the place of its large constants: inference needs the values of shapes alone."""
+    graph = proto.graph
+    small = [t for t in graph.initializer if math.prod(t.dims) <= _LARGEST_SHAPE_CONSTANT]
+    kept = {t.name for t in small} | {value.name for value in graph.input}
+    large = [
+        helper.make_tensor_value_info(t.name, t.data_type, list(t.dims))
+        for t in graph.initializer
+        if t.name not in kept
+    ]
+    light = onnx.GraphProto(
+        name=graph.name, node=graph.node, initializer=small, input=[*graph.input, *large], output=graph.output,
+        value_info=graph.value_info,
+    )  # fmt: skip
+    return onnx.ModelProto(
+        ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions, graph=light
+    )
 
 
 def dtype_name(element_type: int) -> str:
