@@ -24,16 +24,23 @@ SLOW_SAMPLES = """
 import time
 import numpy as np
 
+class Slow:
+    def __init__(self, seconds):
+        self.seconds = seconds
+        self.x = np.random.default_rng(1).normal(0, 1, (200, 3, 12, 12)).astype(np.float32)
+
+    def __len__(self):
+        return 200
+
+    def __getitem__(self, i):
+        time.sleep(self.seconds)
+        return self.x[i], np.array(i % 10)
+
 def batches():
-    x = np.random.default_rng(1).normal(0, 1, (200, 3, 12, 12)).astype(np.float32)
-    for i in range(200):
-        time.sleep(0.04)
-        yield x[i : i + 1], np.array([i % 10])
+    return Slow(0.04)
 
 def quick():
-    x = np.random.default_rng(1).normal(0, 1, (200, 3, 12, 12)).astype(np.float32)
-    for i in range(200):
-        yield x[i : i + 1], np.array([i % 10])
+    return Slow(0)
 """
 
 

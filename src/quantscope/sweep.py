@@ -198,7 +198,7 @@ def _ahead(
 def _update(
     pool: ThreadPoolExecutor, workers: int, compared: list[_Compared], x: Values, y: Values, first: int
 ) -> None:
-    """Add a batch to all pairs, in a few shares of equal size: handing a task over costs as much as a small one does."""
+    """Add a batch to all pairs, in a few shares of equal size: handing a task over costs as much as a small one."""
 
     def update(share: list[_Compared]) -> None:
         for entry in share:
