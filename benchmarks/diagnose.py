@@ -79,13 +79,14 @@ def floor(reference: str, quantized: str, data: str) -> None:
     """Plain inference of both models, one sample at a time, with ONNX Runtime's defaults."""
     import onnxruntime
 
-    name, x = next(iter(np.load(data).items()))
+    x = np.load(data, mmap_mode="r")
     for model in (reference, quantized):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         # As in quantscope: idle threads that spin would be counted as work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
         for i in range(len(x)):
             session.run(None, {name: x[i : i + 1]})
 
@@ -100,9 +101,11 @@ def quantscope_diagnose(reference: str, quantized: str, data: str) -> None:
 
 def debugger(reference: str, quantized: str, data: str) -> None:
     """onnxruntime.quantization.qdq_loss_debug: all activations of both models, matched, and both tables."""
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, qdq_loss_debug
 
-    name, x = next(iter(np.load(data).items()))
+    x = np.load(data, mmap_mode="r")
+    name = onnx.load(reference).graph.input[0].name
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -184,8 +187,8 @@ def benchmark(name: str, arguments: argparse.Namespace, folder: Path) -> None:
     x = case.samples(arguments.photos, max(arguments.samples))
     quantscope.quantize(reference, {case.input_name: x[:8]}, quantized, calibration_samples=4)
     for count in arguments.samples:
-        data = folder / f"{name}-{count}.npz"
-        np.savez(data, **{case.input_name: np.tile(x, (-(-count // len(x)), 1, 1, 1))[:count]})
+        data = folder / f"{name}-{count}.npy"
+        np.save(data, np.tile(x, (-(-count // len(x)), 1, 1, 1))[:count])
         base = 0.0
         for job in JOBS:
             if job == "qdq_loss_debug" and arguments.skip_rival:

@@ -6,7 +6,6 @@ holds tables, histograms and accumulators; of the model it holds the graph's str
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sqlite3
@@ -55,16 +54,24 @@ _MIGRATIONS: Mapping[int, str] = {}
 
 
 def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Named arrays as compressed bytes, without pickle."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return zlib.compress(buffer.getbuffer(), 1)
+    """Named arrays as compressed bytes: the names, types and shapes as a line of JSON, then the values. No pickle.
+
+    A zip of .npy files, as numpy writes it, takes four times as long to make.
+    """
+    parts = [np.asarray(array, order="C") for array in arrays.values()]
+    head = json.dumps([[name, a.dtype.str, a.shape] for name, a in zip(arrays, parts, strict=True)])
+    return zlib.compress(b"\n".join([head.encode(), b"".join(a.tobytes() for a in parts)]), 1)
 
 
 def unpack(blob: bytes) -> dict[str, NDArray[Any]]:
     """The arrays that `pack` packed."""
-    with np.load(io.BytesIO(zlib.decompress(blob)), allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
+    head, _, values = zlib.decompress(blob).partition(b"\n")
+    result: dict[str, NDArray[Any]] = {}
+    position = 0
+    for name, dtype, shape in json.loads(head):
+        result[name] = np.ndarray(shape, dtype, values, position)
+        position += result[name].nbytes
+    return result
 
 
 class RunFile:
