@@ -208,8 +208,10 @@ def test_symmetric_signed_activations(symmetric: bool) -> None:
     diagnosis = quantscope.diagnose(convolutions(), data=images(40), recipe=recipe)
     rows = [t for t in diagnosis.activations if t.is_quantized]
     assert rows
-    assert all(t.dtype == "int8" and t.sqnr_db > 25 for t in rows)
-    assert all(t.zero_point == 0 for t in rows) == symmetric
+    assert all(t.sqnr_db > 25 for t in rows)
+    # ONNX Runtime may run int8 codes as uint8 ones, 128 higher: the rows show what runs.
+    middle = {"int8": 0, "uint8": 128}
+    assert all(t.zero_point == middle[t.dtype] for t in rows) == symmetric
 
 
 def test_a_fallback_stays_in_float_and_is_shown_so() -> None:

@@ -16,6 +16,7 @@ LAYERS = (
     {"errors"},
     {"graph", "qparams", "progress", "scopes"},
     {"quantized", "recipe"},
+    {"matching", "confirmation"},
     {"statistics", "pairing", "samples", "sources", "binding", "images"},
     {"backends.base"},
     {"backends.onnx"},

@@ -132,13 +132,13 @@ def test_killed_at_any_moment_a_run_file_opens(folder: Path) -> None:
         if not run.exists():
             seen.add("nothing")
             continue
-        if run.stat().st_size == 0:
-            with pytest.raises(RunFileError, match="killed before it began"):
-                quantscope.open(run)
-            seen.add("empty")
-        else:
-            assert quantscope.open(run).status == "interrupted"
-            seen.add("opened")
+        try:
+            status, message = quantscope.open(run).status, ""
+        except RunFileError as error:
+            status, message = "", error.message
+        # Killed in its first transaction, the file is rolled back to an empty one when it is opened.
+        assert status == "interrupted" or "killed before it began" in message
+        seen.add("opened" if status else "empty")
     assert "opened" in seen
 
 

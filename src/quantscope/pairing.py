@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from quantscope.graph import Graph, Op
+from quantscope.matching import How, Weights, family, match
 from quantscope.qparams import QParams
 from quantscope.quantized import EncodedTensor, FloatView
 
@@ -28,8 +29,6 @@ _REARRANGING = frozenset(
     )
 )
 _SHAPE_OPS = frozenset(("Shape", "Size"))
-# Activations that quantizers merge into the op before them: the range of the codes does their work.
-_ABSORBABLE = frozenset(("Relu", "Clip"))
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class TensorPair:
 
     `quantized_name` is the tensor to read: integer codes if `codes`, real values else. With `qparams` it is
     quantized; without, it was left in float. `absorbed` is the type of an activation that became part of the op;
-    `quantized_op` is the op's name in the quantized model.
+    `quantized_op` is the op's name in the quantized model, and `how` says what told that the two belong together.
     """
 
     op: Op
@@ -49,6 +48,7 @@ class TensorPair:
     codes: bool = False
     absorbed: str = ""
     quantized_op: str = ""
+    how: How = "name"
 
 
 @dataclass(frozen=True)
@@ -59,67 +59,68 @@ class Pairing:
     skipped: dict[str, str]
     compute_ops: int
 
-    @property
-    def coverage(self) -> float:
-        """The share of the reference's compute ops that are paired, or absorbed into one that is; 1 without any."""
-        missing = sum(1 for reason in self.skipped.values() if not reason.startswith(NOT_COMPUTE))
-        return 1 - missing / self.compute_ops if self.compute_ops else 1.0
+
+def coverage(skipped: Mapping[str, str], compute_ops: int) -> float:
+    """The share of the reference's compute ops that are paired, or folded into one that is; 1 without any.
+
+    Args:
+        skipped: the reason for each op that has no row.
+        compute_ops: how many ops compute something from the values of the model's inputs.
+    """
+    missing = sum(1 for reason in skipped.values() if not reason.startswith(NOT_COMPUTE))
+    return 1 - missing / compute_ops if compute_ops else 1.0
 
 
 NOT_COMPUTE = "nothing to compare: "
 
 
-def pair(reference: Graph, quantized: FloatView, observable: Iterable[str]) -> Pairing:
-    """Pair tensors by name, after quantize and dequantize ops are stripped and fused activations absorbed.
+def pair(reference: Graph, quantized: FloatView, reference_weights: Weights, quantized_weights: Weights) -> Pairing:
+    """Pair tensors by names, weights and structure, after quantize and dequantize ops are stripped.
 
     Args:
         reference: the float model's graph.
-        quantized: the quantized model without its quantization.
-        observable: tensors that can be read while the quantized model runs.
+        quantized: the quantized model as it runs, without its quantization.
+        reference_weights: by op.
+        quantized_weights: by op, in real values.
     """
-    observable = frozenset(observable)
-    pairs: list[TensorPair] = []
-    skipped: dict[str, str] = {}
-    paired_outputs: dict[str, TensorPair] = {}
+    matching = match(reference, quantized.graph, reference_weights, quantized_weights)
     static = _static_tensors(reference)
-    for op in reference.ops:
-        reason = _not_compute(reference, op, static)
-        if reason:
-            skipped[op.name] = NOT_COMPUTE + reason
+    skipped = {op.name: NOT_COMPUTE + reason for op in reference.ops if (reason := _not_compute(reference, op, static))}
+    pairs: list[TensorPair] = []
+    covered: set[str] = set()
     for op in quantized.graph.ops:
         for name in op.outputs:
-            found = _match(reference, quantized, op, name)
-            if found is None:
-                continue
-            reference_name, absorbed = found
-            producer = reference.producers[reference_name]
-            # The user knows the op by the name of the compute op, not of the activation that was merged into it.
-            named = reference.by_name.get(op.name) or producer
-            if skipped.get(producer.name, "").startswith(NOT_COMPUTE):
+            found = matching.tensors.get(name)
+            if found is None or reference.producers[found.tensor].name in skipped:
                 continue
             encoded = quantized.tensors[name]
-            read = _readable(encoded, observable)
-            if read is None:
-                skipped[named.name] = "fused: the optimized graph does not compute this tensor"
-                continue
-            quantized_name, codes = read
-            pair = TensorPair(
-                named, "activation", reference_name, quantized_name, encoded.qparams, codes, absorbed, op.name
+            read, codes = _readable(encoded)
+            pairs.append(
+                TensorPair(
+                    found.op,
+                    "activation",
+                    found.tensor,
+                    read,
+                    encoded.qparams,
+                    codes,
+                    found.absorbed,
+                    op.name,
+                    found.how,
+                )
             )
-            pairs.append(pair)
-            paired_outputs[reference_name] = pair
-    compute = [op for op in reference.ops if not skipped.get(op.name, "").startswith(NOT_COMPUTE)]
-    covered = {p.op.name for p in pairs} | {reference.producers[p.reference_name].name for p in pairs}
+            covered |= {found.op.name, reference.producers[found.tensor].name}
+    compute = [op for op in reference.ops if op.name not in skipped]
+    kinds = {family(op.op_type) for op in quantized.graph.ops}
     for op in compute:
+        into = matching.folded.get(op.name)
         if op.name in covered:
-            skipped.pop(op.name, None)
-        elif op.name not in skipped:
-            into = _absorbed_into(reference, op, paired_outputs)
-            if into:
-                covered.add(op.name)
-                skipped[op.name] = NOT_COMPUTE + f"folded into {into}"
-            else:
-                skipped[op.name] = "no tensor of this name in the quantized model"
+            continue
+        if into in covered:
+            skipped[op.name] = NOT_COMPUTE + f"folded into {into}"
+        elif family(op.op_type) not in kinds:
+            skipped[op.name] = f"the quantized model, as it runs, has no {op.op_type}: it was fused or removed"
+        else:
+            skipped[op.name] = f"no single {op.op_type} of the quantized model, as it runs, takes its place"
     return Pairing(tuple(pairs), skipped, len(compute))
 
 
@@ -144,39 +145,6 @@ def _static_tensors(graph: Graph) -> set[str]:
     return static
 
 
-def _match(reference: Graph, quantized: FloatView, op: Op, name: str) -> tuple[str, str] | None:
-    """The reference's tensor for an output of an op, and the type of the activation that was absorbed, if one was."""
-    if name not in reference.producers:
-        return None
-    consumers = reference.consumers.get(name, ())
-    if len(consumers) == 1 and consumers[0].op_type in _ABSORBABLE and op.op_type not in _ABSORBABLE:
-        activation = consumers[0]
-        after = activation.outputs[0]
-        gone = activation.name not in quantized.graph.by_name and after not in quantized.graph.producers
-        if gone and name not in {t.name for t in reference.outputs}:
-            return after, activation.op_type
-    producer = reference.producers[name]
-    absorbed = producer.op_type if producer.op_type in _ABSORBABLE and op.op_type not in _ABSORBABLE else ""
-    return name, absorbed
-
-
-def _readable(encoded: EncodedTensor, observable: frozenset[str]) -> tuple[str, bool] | None:
+def _readable(encoded: EncodedTensor) -> tuple[str, bool]:
     """The tensor to read, and whether it holds codes: codes where there are some, for they cost least."""
-    if encoded.codes and encoded.codes in observable:
-        return encoded.codes, True
-    if encoded.real and encoded.real in observable:
-        return encoded.real, False
-    return None
-
-
-def _absorbed_into(reference: Graph, op: Op, paired: dict[str, TensorPair]) -> str:
-    """The paired op that an op was folded into, as batch normalization is into a convolution; "" if there is none."""
-    name = op.outputs[0] if len(op.outputs) == 1 else ""
-    for _ in range(3):
-        consumers = reference.consumers.get(name, ())
-        if len(consumers) != 1:
-            return ""
-        name = consumers[0].outputs[0]
-        if name in paired and paired[name].op.name in (op.name, consumers[0].name):
-            return paired[name].op.name
-    return ""
+    return (encoded.codes, True) if encoded.codes else (encoded.real, False)

@@ -25,6 +25,7 @@ from quantscope.diagnosis import Diagnosis, SharedHistogram, TensorDiagnosis, Te
 from quantscope.errors import QuantscopeError, RunFileError
 from quantscope.evaluation import Score, score
 from quantscope.graph import Graph, Op, Tensor
+from quantscope.pairing import coverage
 from quantscope.recipe import Recipe
 from quantscope.statistics.channels import ChannelStatistics
 
@@ -333,11 +334,12 @@ class RunFile:
         try:
             recipe = self.about("recipe")
             graph = self.about("graph")
+            skipped, compute_ops = self.about("skipped") or {}, self.about("compute_ops")
             return Diagnosis(
                 tensors=self.tensors(),
                 scores=self.scores(),
-                skipped=self.about("skipped") or {},
-                coverage=self.about("coverage") or 0.0,
+                skipped=skipped,
+                coverage=coverage(skipped, compute_ops) if compute_ops is not None else 0.0,
                 recipe=Recipe.from_dict(recipe) if recipe else None,
                 samples=self.about("samples") or {},
                 models={**(self.about("models") or {}), "output": self.about("output")},

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from quantscope import evaluation
 from quantscope.backends.base import Backend, Model, Runner, Trace
+from quantscope.confirmation import UNRELATED, Layout, arranged, correlation, layout
 from quantscope.diagnosis import tensor_diagnosis
 from quantscope.errors import DataError
 from quantscope.pairing import TensorPair
@@ -43,15 +44,35 @@ class _Compared:
     statistics: PairStatistics
     first_non_finite_sample: int | None = None
     mismatch: str = ""
+    layout: Layout | None = None
+    confirmed: bool = False
 
     def update(self, x: NDArray[Any], y: NDArray[Any], first: int) -> None:
+        if not self.confirmed:
+            self._confirm(x, y)
+        if self.layout is not None and x.size == y.size:
+            y = arranged(y, self.layout, x.shape)
         if x.shape != y.shape:
-            self.mismatch = f"shapes differ: reference {list(x.shape)}, quantized {list(y.shape)}"
+            self.mismatch = self.mismatch or f"shapes differ: reference {list(x.shape)}, quantized {list(y.shape)}"
+        if self.mismatch:
             return
         finite = self.statistics.error.count
         self.statistics.update(x, y)
         if self.first_non_finite_sample is None and self.statistics.error.count - finite < x.size:
             self.first_non_finite_sample = first + _first_non_finite(x, y)
+
+    def _confirm(self, x: NDArray[Any], y: NDArray[Any]) -> None:
+        """On the first batch: find the layout, and drop a pair whose two sides have nothing to do with each other."""
+        self.confirmed = True
+        if x.shape != y.shape:
+            self.layout = layout(x, y)
+        elif self.pair.how == "structure":
+            r = correlation(x, y)
+            if r < UNRELATED:
+                self.mismatch = (
+                    f"ambiguous: {self.pair.quantized_name} stands in its place, but does not follow it "
+                    f"(correlation {r:.2f})"
+                )
 
 
 def _first_non_finite(x: NDArray[Any], y: NDArray[Any]) -> int:
@@ -274,6 +295,8 @@ def _state(entry: _Compared) -> dict[str, NDArray[Any]]:
         **entry.statistics.arrays(),
         "first_non_finite": np.asarray(first),
         "mismatch": np.asarray(entry.mismatch),
+        "layout": np.asarray([-1] if entry.layout is None else entry.layout, np.int64),
+        "confirmed": np.asarray(entry.confirmed),
     }
 
 
@@ -284,3 +307,5 @@ def _restore(compared: list[_Compared], run_file: RunFile) -> None:
         first = int(state["first_non_finite"])
         entry.first_non_finite_sample = None if first < 0 else first
         entry.mismatch = str(state["mismatch"])
+        entry.layout = None if state["layout"].tolist() == [-1] else tuple(state["layout"].tolist())
+        entry.confirmed = bool(state["confirmed"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -21,6 +21,8 @@ from quantscope.statistics import PairStatistics, shared_bins
 from quantscope.statistics.channels import CHANNEL_BINS, channel_statistics
 
 STAGE = "weights"
+# Above this no other float weight of the same op and shape can be meant.
+_SURELY_THE_SAME_DB = 25.0
 
 
 def compare_weights(
@@ -43,8 +45,10 @@ def compare_weights(
     began = time.monotonic()
     weights = list(backend.weights(quantized))
     progress.stage(STAGE, len(weights))
-    ops = {op.name: op for op in backend.float_view(quantized).graph.ops}
-    ops |= {pair.quantized_op: replace(pair.op, op_type=ops[pair.quantized_op].op_type) for pair in pairs}
+    ops = {op.name: op for op in backend.float_view(quantized, "exact").graph.ops}
+    for pair in pairs:
+        if pair.quantized_op in ops:
+            ops[pair.quantized_op] = replace(pair.op, op_type=ops[pair.quantized_op].op_type)
     sources = (_Weights(backend, lambda: reference), _Weights(backend, lambda: backend.prepare(reference)))
     rows: dict[int, TensorDiagnosis] = {}
     for weight in weights:
@@ -53,6 +57,14 @@ def compare_weights(
             rows[len(pairs) + len(rows)] = _row(ops[weight.op], *found, weight)
         progress.advance()
     run_file.checkpoint(rows, {}, {}, (STAGE, len(weights), len(weights), True, time.monotonic() - began))
+
+
+def by_op(weights: Iterable[Weight]) -> dict[str, list[Weight]]:
+    """The weights of each op."""
+    found: dict[str, list[Weight]] = defaultdict(list)
+    for weight in weights:
+        found[weight.op].append(weight)
+    return found
 
 
 class _Weights:
@@ -64,10 +76,7 @@ class _Weights:
 
     @cached_property
     def _by_op(self) -> dict[str, list[Weight]]:
-        found = defaultdict(list)
-        for weight in self._backend.weights(self._model()):
-            found[weight.op].append(weight)
-        return found
+        return by_op(self._backend.weights(self._model()))
 
     def like(self, weight: Weight) -> Weight | None:
         """The weight of the same op, name and shape, else the only one of this shape."""
@@ -81,9 +90,9 @@ class _Weights:
 def _float_form(quantized: Weight, sources: Sequence[_Weights]) -> tuple[Weight, PairStatistics] | None:
     """The float form of a weight and how far they are apart: from the first source whose values are near.
 
-    Where the reference's own values are far away, something was folded into the weight, as batch normalization is, and
-    the reference as quantization prepares it holds the float form. Where none is near, the nearest is the answer:
-    that weight was quantized badly.
+    Where the reference's own values are not that near, something may have been folded into the weight, as batch
+    normalization is: then the reference as quantization prepares it holds the float form. The nearer one is the answer;
+    if neither is near, that weight was quantized badly.
     """
     best: tuple[Weight, PairStatistics] | None = None
     for source in sources:
@@ -94,7 +103,7 @@ def _float_form(quantized: Weight, sources: Sequence[_Weights]) -> tuple[Weight,
         statistics.update(candidate.read(), quantized.read().astype(np.float32, copy=False))
         if best is None or statistics.error.sqnr_db > best[1].error.sqnr_db:
             best = candidate, statistics
-        if not statistics.error.sqnr_db < 0:
+        if not statistics.error.sqnr_db < _SURELY_THE_SAME_DB:
             break
     return best
 

@@ -24,7 +24,7 @@ from quantscope.progress import Progress, Silent
 from quantscope.recipe import Recipe
 from quantscope.runfile import RunFile, graph_json, model_beside
 from quantscope.samples import Samples
-from quantscope.weights import compare_weights
+from quantscope.weights import by_op, compare_weights
 
 DEFAULT_CALIBRATION_SAMPLES = 50
 
@@ -238,10 +238,15 @@ def _run(
         quantized = given or _quantized_once(
             run_file, backend, reference, samples, recipe or Recipe(), calibration, size, plan, progress
         )
-        pairing = pair(reference.graph, backend.float_view(quantized), backend.observable(quantized))
+        pairing = pair(
+            reference.graph,
+            backend.float_view(quantized, "deployed"),
+            by_op(backend.weights(reference)),
+            by_op(backend.weights(quantized, "deployed")),
+        )
         run_file.write_about(
             skipped=pairing.skipped,
-            coverage=pairing.coverage,
+            compute_ops=pairing.compute_ops,
             samples={
                 "description": samples.description,
                 "calibration": 0 if given is not None else len(calibration),

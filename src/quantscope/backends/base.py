@@ -82,23 +82,16 @@ class Backend(Protocol):
         """The quantized model; `model` is prepared."""
         ...
 
-    def float_view(self, model: Model) -> FloatView:
-        """The model's graph without its quantization."""
+    def float_view(self, model: Model, trace: Trace) -> FloatView:
+        """The graph that this trace runs, without its quantization."""
         ...
 
-    def weights(self, model: Model) -> Iterable[Weight]:
-        """The float constants that ops compute with, dequantized where they are quantized."""
-        ...
-
-    def observable(self, model: Model) -> frozenset[str]:
-        """The tensors that can be exposed in the graph that really runs."""
+    def weights(self, model: Model, trace: Trace = "exact") -> Iterable[Weight]:
+        """The float constants that ops of this trace's graph compute with, dequantized where they are quantized."""
         ...
 
     def open(
         self, model: Model, tensors: Sequence[str], *, trace: Trace, threads: int
     ) -> AbstractContextManager[Runner]:
-        """A runner that exposes these tensors; 0 threads means all cores.
-
-        For the deployed trace they must be `observable`.
-        """
+        """A runner that exposes these tensors of this trace's graph; 0 threads means all cores."""
         ...

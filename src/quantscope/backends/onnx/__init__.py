@@ -34,12 +34,6 @@ class _Handle:
     def deployed(self) -> OnnxModel:
         return sessions.deployed(self.model)
 
-    @cached_property
-    def observable(self) -> frozenset[str]:
-        graph = self.deployed.proto.graph
-        inputs = (value.name for value in graph.input)
-        return frozenset((*inputs, *(name for node in graph.node for name in node.output if name)))
-
 
 class OnnxBackend:
     """The backend for ONNX models; see `quantscope.backends.base.Backend`."""
@@ -78,15 +72,15 @@ class OnnxBackend:
         quantized, notes = quantization.quantize(model.handle.model, model.graph, recipe, ranges)
         return self._model(quantized, None, (*model.notes, *notes))
 
-    def float_view(self, model: Model) -> FloatView:
-        return float_view.float_view(model.handle.model)
+    def float_view(self, model: Model, trace: Trace) -> FloatView:
+        handle: _Handle = model.handle
+        if trace == "deployed":
+            return float_view.float_view(handle.deployed, handle.model)
+        return float_view.float_view(handle.model)
 
-    def weights(self, model: Model) -> Iterator[Weight]:
-        return float_view.weights(model.handle.model)
-
-    def observable(self, model: Model) -> frozenset[str]:
-        observable: frozenset[str] = model.handle.observable
-        return observable
+    def weights(self, model: Model, trace: Trace = "exact") -> Iterator[Weight]:
+        handle: _Handle = model.handle
+        return float_view.weights(handle.deployed if trace == "deployed" else handle.model)
 
     def open(
         self, model: Model, tensors: Sequence[str], *, trace: Trace, threads: int

@@ -7,7 +7,7 @@ QDQ models put QuantizeLinear and DequantizeLinear around ordinary ops; QOperato
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -132,10 +132,14 @@ class Constants:
         return QParams(scales, np.broadcast_to(zeros, scales.shape), spec)
 
 
-def float_view(model: OnnxModel, constants: Constants | None = None) -> FloatView:
-    """The model's graph without its quantization, and where each of its tensors is observed."""
-    constants = constants or Constants(model)
-    reader = _Reader(model, constants)
+def float_view(model: OnnxModel, written: OnnxModel | None = None) -> FloatView:
+    """The model's graph without its quantization, and where each of its tensors is observed.
+
+    Args:
+        model: the model as it is written or, to see what really runs, as ONNX Runtime optimized it.
+        written: in the latter case the model as it is written: it knows which real tensor each tensor of codes is.
+    """
+    reader = _Reader(model, _real_names(written) if written is not None else {})
     graph = graph_of(model.proto)
     by_name = {node.name: node for node in model.proto.graph.node}
     ops = []
@@ -157,12 +161,21 @@ def float_view(model: OnnxModel, constants: Constants | None = None) -> FloatVie
     )
 
 
+def _real_names(model: OnnxModel) -> dict[str, str]:
+    """The real tensor behind each tensor of codes, and behind each dequantized one."""
+    reader = _Reader(model, {})
+    by_name = {node.name: node for node in model.proto.graph.node}
+    for op in graph_of(model.proto).ops:
+        reader.strip(by_name[op.name], op)
+    return reader.names
+
+
 class _Reader:
     """Walks a quantized graph in order and remembers which real tensor each tensor of codes stands for."""
 
-    def __init__(self, model: OnnxModel, constants: Constants) -> None:
-        self.constants = constants
-        self.names: dict[str, str] = {}
+    def __init__(self, model: OnnxModel, names: Mapping[str, str]) -> None:
+        self.constants = Constants(model)
+        self.names = dict(names)
         self.encoded: dict[str, EncodedTensor] = {}
         self._qparams: dict[str, QParams] = {}
         self._rename_outputs(model.proto)
@@ -209,7 +222,7 @@ class _Reader:
         """Note that this tensor holds codes; returns the name of the real tensor."""
         if qparams is None:
             return name
-        real = name.removesuffix(_CODES_SUFFIX)
+        real = self.names.get(name, name.removesuffix(_CODES_SUFFIX))
         self._qparams[name] = qparams
         self.names[name] = real
         self.encoded[real] = EncodedTensor(codes=name, qparams=qparams)

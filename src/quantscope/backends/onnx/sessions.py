@@ -14,6 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from quantscope.backends.onnx.files import OnnxModel
+from quantscope.backends.onnx.structure import infer_types, name_ops
 from quantscope.errors import DataError, ModelError
 
 _ONLY_ERRORS = 3
@@ -68,7 +69,10 @@ def deployed(model: OnnxModel) -> OnnxModel:
         if model.external:
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "deployed.data")
         session(model, options)
-        return OnnxModel(onnx.load(str(path)))
+        optimized = OnnxModel(onnx.load(str(path)))
+    name_ops(optimized.proto)
+    infer_types(optimized)
+    return optimized
 
 
 class SessionRunner:

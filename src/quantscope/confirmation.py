@@ -1,0 +1,62 @@
+"""Whether two tensors that should be equal are: looked up in their values, not in the graph."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice, permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LOOKED_AT = 1 << 16
+_MOST_LAYOUTS = 200
+# A structural pair below this has nothing to do with the reference; a badly quantized tensor stays above it.
+UNRELATED = 0.2
+# What another layout must reach to be taken for the right one.
+_CONVINCING = 0.9
+# What is enough where no other layout comes near: a badly quantized tensor follows the reference from afar.
+_LIKELY, _AHEAD = 0.5, 0.2
+
+Layout = tuple[int, ...]
+"""The order of a tensor's axes that makes it the reference's; () takes the values in the order they come."""
+
+
+def correlation(x: NDArray[np.floating], y: NDArray[np.generic]) -> float:
+    """Return Pearson's correlation of the values of two arrays of one size; nan where either is constant.
+
+    Arrays of more than 65,536 values are looked at in evenly spaced places.
+    """
+    step = max(1, x.size // _LOOKED_AT)
+    a, b = x.reshape(-1)[::step].astype(np.float64), y.reshape(-1)[::step].astype(np.float64)
+    finite = np.isfinite(a) & np.isfinite(b)
+    a, b = a[finite] - a[finite].mean() if finite.any() else a[finite], b[finite]
+    if not len(a) or not a.any():
+        return math.nan
+    b = b - b.mean()
+    norms = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / norms if norms else math.nan
+
+
+def layout(x: NDArray[np.floating], y: NDArray[np.generic]) -> Layout | None:
+    """Return the order of y's axes in which it follows x; None if there is none.
+
+    An optimizer moves transposes and reshapes past ops: what it computes then is the same in another layout.
+    """
+    if x.size != y.size:
+        return None
+    if sorted(x.shape) != sorted(y.shape):
+        return () if correlation(x, y) > _CONVINCING else None
+    fitting = (p for p in permutations(range(y.ndim)) if tuple(y.shape[i] for i in p) == x.shape)
+    found = {order: correlation(x, y.transpose(order)) for order in islice(fitting, _MOST_LAYOUTS)}
+    # Axes of one element can stand anywhere: such orders are the same, and one of them will do.
+    distinct = {tuple(i for i in order if y.shape[i] > 1): (r, order) for order, r in found.items()}
+    ranked = sorted((pair for pair in distinct.values() if not math.isnan(pair[0])), reverse=True)
+    if not ranked or ranked[0][0] < _LIKELY:
+        return None
+    clear = ranked[0][0] > _CONVINCING or len(ranked) == 1 or ranked[0][0] - ranked[1][0] > _AHEAD
+    return ranked[0][1] if clear else None
+
+
+def arranged(y: NDArray[np.generic], order: Layout, shape: tuple[int, ...]) -> NDArray[np.generic]:
+    """The array in the layout that `layout` found."""
+    return y.transpose(order) if order else y.reshape(shape)
