@@ -33,14 +33,14 @@ def run_exposed(path: Path, names: list[str], batches: list[dict[str, Any]], lev
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     runs = [session.run(names, batch) for batch in batches]
-    return {name: np.concatenate([run[i].reshape(-1) for run in runs]) for i, name in enumerate(names)}
+    return {name: np.concatenate([run[i] for run in runs]) for i, name in enumerate(names)}
 
 
 def deployed_model(path: Path, folder: Path) -> Path:
     """The graph that ONNX Runtime makes of a model, by ONNX Runtime alone."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(folder / "deployed.onnx")
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return folder / "deployed.onnx"
@@ -74,6 +74,11 @@ def test_every_activation_figure_equals_float64_numpy(
             y = ((codes.astype(np.int64) - zero).astype(np.float32) * np.float32(t.scale)).astype(np.float64)
         else:
             y = codes.astype(np.float64)
+        # ONNX Runtime may keep channels last: the same values in another order.
+        last = np.moveaxis(y, -1, min(1, y.ndim - 1))
+        if y.shape != x.shape or (last.shape == x.shape and np.square(x - last).sum() < np.square(x - y).sum()):
+            y = last
+        x, y = x.reshape(-1), y.reshape(-1)
         check_row(t, x, y)
         if t.is_quantized:
             assert zero is not None

@@ -15,7 +15,7 @@ UNRELATED = 0.2
 # What another layout must reach to be taken for the right one.
 _CONVINCING = 0.9
 # What is enough where no other layout comes near: a badly quantized tensor follows the reference from afar.
-_LIKELY, _AHEAD = 0.5, 0.2
+LIKELY, _AHEAD = 0.5, 0.2
 
 Layout = tuple[int, ...]
 """The order of a tensor's axes that makes it the reference's; () takes the values in the order they come."""
@@ -50,10 +50,13 @@ def layout(x: NDArray[np.floating], y: NDArray[np.generic]) -> Layout | None:
     found = {order: correlation(x, y.transpose(order)) for order in islice(fitting, _MOST_LAYOUTS)}
     # Axes of one element can stand anywhere: such orders are the same, and one of them will do.
     distinct = {tuple(i for i in order if y.shape[i] > 1): (r, order) for order, r in found.items()}
+    if len(distinct) == 1:
+        # Axes of different lengths leave no choice.
+        return next(iter(distinct.values()))[1]
     ranked = sorted((pair for pair in distinct.values() if not math.isnan(pair[0])), reverse=True)
-    if not ranked or ranked[0][0] < _LIKELY:
+    if len(ranked) < 2 or ranked[0][0] < LIKELY:
         return None
-    clear = ranked[0][0] > _CONVINCING or len(ranked) == 1 or ranked[0][0] - ranked[1][0] > _AHEAD
+    clear = ranked[0][0] - ranked[1][0] > _AHEAD or ranked[0][0] > _CONVINCING
     return ranked[0][1] if clear else None
 
 

@@ -29,8 +29,9 @@ _FAMILIES = {
 }  # fmt: skip
 _COMMUTATIVE = frozenset(("Add", "Mul", "Max", "Min", "Sum", "Mean"))
 _PRODUCTS = frozenset(("Conv", "ConvTranspose", "MatMul"))
-# Ops that give back what they were given; both graphs are read as if they were not there.
-_TRANSPARENT = frozenset(("Identity", "Dropout", "Cast"))
+# Ops that give back what they were given, or the same values in another order, which optimizers move about: both graphs
+# are read as if they were not there. The order is found in the values, when there are some.
+_TRANSPARENT = frozenset(("Identity", "Dropout", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"))
 # Activations that become part of the op before them: the range of its codes, or an attribute, does their work.
 _ACTIVATIONS = frozenset(("Relu", "Clip", "LeakyRelu", "HardSwish"))
 _LONGEST_CHAIN = 6
@@ -84,7 +85,7 @@ class _Side:
             # What is computed from constants alone is one: rewriters fold it.
             if all(not name or name in self._fixed for name in op.inputs):
                 self._fixed.update(op.outputs)
-            if op.op_type in _TRANSPARENT and op.inputs and op.outputs:
+            if op.op_type in _TRANSPARENT and op.inputs and op.inputs[0] not in self._fixed:
                 self._same[op.outputs[0]] = self.tensor(op.inputs[0])
             else:
                 self.ops.append(op)

@@ -72,6 +72,7 @@ def coverage(skipped: Mapping[str, str], compute_ops: int) -> float:
 
 
 NOT_COMPUTE = "nothing to compare: "
+_BLOCKED = "the quantized model, as it runs, keeps this tensor in blocks of channels, which cannot be read"
 
 
 def pair(reference: Graph, quantized: FloatView, reference_weights: Weights, quantized_weights: Weights) -> Pairing:
@@ -95,6 +96,11 @@ def pair(reference: Graph, quantized: FloatView, reference_weights: Weights, qua
                 continue
             encoded = quantized.tensors[name]
             read, codes = _readable(encoded)
+            if not read:
+                skipped[found.op.name] = (
+                    "the quantized model keeps this tensor in blocks of channels, which cannot be read"
+                )
+                continue
             pairs.append(
                 TensorPair(
                     found.op,
@@ -114,6 +120,9 @@ def pair(reference: Graph, quantized: FloatView, reference_weights: Weights, qua
     for op in compute:
         into = matching.folded.get(op.name)
         if op.name in covered:
+            skipped.pop(op.name, None)
+            continue
+        if op.name in skipped:
             continue
         if into in covered:
             skipped[op.name] = NOT_COMPUTE + f"folded into {into}"

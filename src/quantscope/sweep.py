@@ -6,6 +6,7 @@ uninterrupted run, because the accumulators come back bit for bit and the batche
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from quantscope import evaluation
 from quantscope.backends.base import Backend, Model, Runner, Trace
-from quantscope.confirmation import UNRELATED, Layout, arranged, correlation, layout
+from quantscope.confirmation import LIKELY, UNRELATED, Layout, arranged, correlation, layout
 from quantscope.diagnosis import tensor_diagnosis
 from quantscope.errors import DataError
 from quantscope.pairing import TensorPair
@@ -64,11 +65,12 @@ class _Compared:
     def _confirm(self, x: NDArray[Any], y: NDArray[Any]) -> None:
         """On the first batch: find the layout, and drop a pair whose two sides have nothing to do with each other."""
         self.confirmed = True
-        if x.shape != y.shape:
+        r = correlation(x, y) if x.shape == y.shape else math.nan
+        # Axes of one length hide that they were exchanged: only the values tell.
+        if not r > LIKELY:
             self.layout = layout(x, y)
-        elif self.pair.how == "structure":
-            r = correlation(x, y)
-            if r < UNRELATED:
+            straight = self.layout == tuple(range(y.ndim))
+            if self.pair.how == "structure" and r < UNRELATED and (self.layout is None or straight):
                 self.mismatch = (
                     f"ambiguous: {self.pair.quantized_name} stands in its place, but does not follow it "
                     f"(correlation {r:.2f})"

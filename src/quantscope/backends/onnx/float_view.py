@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from quantscope.backends.onnx.files import OnnxModel
+from quantscope.backends.onnx.sessions import BLOCKED_DOMAIN
 from quantscope.backends.onnx.structure import graph_of
 from quantscope.graph import Graph, Op, Tensor
 from quantscope.qparams import PerBlock, PerChannel, PerTensor, QParams, QuantSpec
@@ -34,6 +35,7 @@ _CODE_BITS = {
 }
 
 
+_HALVES = frozenset((TensorProto.FLOAT16, TensorProto.BFLOAT16))
 _FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
 
 
@@ -106,7 +108,7 @@ class Constants:
     def array(self, name: str) -> NDArray[Any]:
         """The values of a constant."""
         array: NDArray[Any] = numpy_helper.to_array(self.tensors[name], self._folder)
-        return array
+        return array.astype(np.float32) if self.tensors[name].data_type in _HALVES else array
 
     def qparams(self, scale: str, zero_point: str, node: onnx.NodeProto | None = None) -> QParams | None:
         """Scale and zero point if both are constant; without a zero point codes are uint8 and it is 0."""
@@ -200,6 +202,9 @@ class _Reader:
         if node.op_type == "DequantizeLinear":
             self._dequantize(node)
             return None
+        if node.op_type in ("ReorderInput", "ReorderOutput"):
+            self._reorder(node)
+            return None
         integer = integer_op(node)
         if integer is not None:
             inputs = [node.input[codes] for codes, _, _ in integer.operands]
@@ -213,10 +218,19 @@ class _Reader:
             inherited = self._qparams.get(node.input[0]) if node.input else None
             inputs, op_type, name = list(node.input), op.op_type, op.name
             outputs = [self._codes(o, inherited) if inherited is not None else o for o in node.output if o]
+            if node.domain == BLOCKED_DOMAIN:
+                self.encoded |= {name: EncodedTensor() for name in map(self.canonical, outputs)}
         return Op(
             name, op_type, tuple(map(self.canonical, inputs)), tuple(map(self.canonical, outputs)), op.scope,
             op.attributes,
         )  # fmt: skip
+
+    def _reorder(self, node: onnx.NodeProto) -> None:
+        """Into blocks of channels and back: the same tensor, which can be read outside of the blocks alone."""
+        real = self.canonical(node.input[0])
+        self.names[node.output[0]] = real
+        if node.op_type == "ReorderOutput":
+            self.encoded[real] = EncodedTensor(real=node.output[0])
 
     def _codes(self, name: str, qparams: QParams | None) -> str:
         """Note that this tensor holds codes; returns the name of the real tensor."""
