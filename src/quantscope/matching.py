@@ -133,6 +133,7 @@ class _Matcher:
         self.reverse: dict[str, str] = {}
         self.ops: dict[str, Op] = {}  # rewritten op → reference op
         self.taken: dict[str, Op] = {}  # reference op → rewritten op
+        self.heads: dict[str, Op] = {}  # rewritten op that belongs to another one → that one
         self._fresh: list[tuple[str, str, How]] = []
 
     # ------------------------------------------------------------------ what is certain
@@ -233,6 +234,10 @@ class _Matcher:
             if i:
                 self.ops.setdefault(theirs[j].name, ours[i])
                 self.taken.setdefault(ours[i].name, theirs[j])
+            # What follows up to the next common op, such as a bias that is added apart, belongs to this one.
+            for op in theirs[j + 1 : next_j]:
+                self.ops.setdefault(op.name, ours[i])
+                self.heads.setdefault(op.name, theirs[j])
 
     def _equate_inputs(self, reference: Op, rewritten: Op, how: How) -> None:
         ours, theirs = self.x.data_inputs(reference), self.y.data_inputs(rewritten)
@@ -317,7 +322,7 @@ class _Matcher:
             merged = chain[: chain.index(op)] if inside else []
             absorbed = "+".join(o.op_type for o in reversed(merged) if o.op_type in _ACTIVATIONS)
             matching.tensors[rewritten] = Match(reference, op, how, absorbed)
-            for name in self._region(reference, theirs):
+            for name in self._region(reference, self.heads.get(theirs.name, theirs)):
                 matching.folded.setdefault(name, op.name)
         return matching
 

@@ -46,14 +46,15 @@ def compare_weights(
     weights = list(backend.weights(quantized))
     progress.stage(STAGE, len(weights))
     ops = {op.name: op for op in backend.float_view(quantized, "exact").graph.ops}
+    called = {pair.quantized_op: pair.op.name for pair in pairs}
     for pair in pairs:
         if pair.quantized_op in ops:
             ops[pair.quantized_op] = replace(pair.op, op_type=ops[pair.quantized_op].op_type)
     sources = (_Weights(backend, lambda: reference), _Weights(backend, lambda: backend.prepare(reference)))
     rows: dict[int, TensorDiagnosis] = {}
     for weight in weights:
-        found = _float_form(weight, sources)
-        if found is not None:
+        found = _float_form(weight, called.get(weight.op, weight.op), sources)
+        if found is not None and weight.op in ops:
             rows[len(pairs) + len(rows)] = _row(ops[weight.op], *found, weight)
         progress.advance()
     run_file.checkpoint(rows, {}, {}, (STAGE, len(weights), len(weights), True, time.monotonic() - began))
@@ -78,16 +79,16 @@ class _Weights:
     def _by_op(self) -> dict[str, list[Weight]]:
         return by_op(self._backend.weights(self._model()))
 
-    def like(self, weight: Weight) -> Weight | None:
-        """The weight of the same op, name and shape, else the only one of this shape."""
-        fitting = [w for w in self._by_op.get(weight.op, ()) if w.shape == weight.shape]
+    def like(self, weight: Weight, op: str) -> Weight | None:
+        """The weight of this op that has the same name and shape, else the only one of this shape."""
+        fitting = [w for w in self._by_op.get(op, ()) if w.shape == weight.shape]
         named = [w for w in fitting if w.tensor == weight.tensor]
         if named:
             return named[0]
         return fitting[0] if len(fitting) == 1 else None
 
 
-def _float_form(quantized: Weight, sources: Sequence[_Weights]) -> tuple[Weight, PairStatistics] | None:
+def _float_form(quantized: Weight, op: str, sources: Sequence[_Weights]) -> tuple[Weight, PairStatistics] | None:
     """The float form of a weight and how far they are apart: from the first source whose values are near.
 
     Where the reference's own values are not that near, something may have been folded into the weight, as batch
@@ -96,7 +97,7 @@ def _float_form(quantized: Weight, sources: Sequence[_Weights]) -> tuple[Weight,
     """
     best: tuple[Weight, PairStatistics] | None = None
     for source in sources:
-        candidate = source.like(quantized)
+        candidate = source.like(quantized, op)
         if candidate is None:
             continue
         statistics = PairStatistics(quantized.qparams)

@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from quantscope.backends.base import Model, Ranges, Runner, Trace
-from quantscope.backends.onnx import files, float_view, quantization, sessions
+from quantscope.backends.onnx import files, float_view, quantization, sessions, weights
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.preparation import prepare
 from quantscope.backends.onnx.structure import graph_of, infer_types, name_ops
@@ -80,7 +80,7 @@ class OnnxBackend:
 
     def weights(self, model: Model, trace: Trace = "exact") -> Iterator[Weight]:
         handle: _Handle = model.handle
-        return float_view.weights(handle.deployed if trace == "deployed" else handle.model)
+        return weights.weights(handle.deployed if trace == "deployed" else handle.model)
 
     def open(
         self, model: Model, tensors: Sequence[str], *, trace: Trace, threads: int

@@ -6,37 +6,18 @@ QDQ models put QuantizeLinear and DequantizeLinear around ordinary ops; QOperato
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
 
+from quantscope.backends.onnx.constants import Constants
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.sessions import BLOCKED_DOMAIN
 from quantscope.backends.onnx.structure import graph_of
 from quantscope.graph import Graph, Op, Tensor
-from quantscope.qparams import PerBlock, PerChannel, PerTensor, QParams, QuantSpec
-from quantscope.quantized import EncodedTensor, FloatView, Weight
-
-_CODE_BITS = {
-    TensorProto.UINT8: "uint8",
-    TensorProto.INT8: "int8",
-    TensorProto.UINT16: "uint16",
-    TensorProto.INT16: "int16",
-    TensorProto.UINT4: "uint4",
-    TensorProto.INT4: "int4",
-    TensorProto.INT32: "int32",
-}
-
-
-_HALVES = frozenset((TensorProto.FLOAT16, TensorProto.BFLOAT16))
-_FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
+from quantscope.qparams import QParams
+from quantscope.quantized import EncodedTensor, FloatView
 
 
 @dataclass(frozen=True)
@@ -69,10 +50,13 @@ INTEGER_OPS = {
     "QLinearWhere": IntegerOp("Where", ((1, 2, 3), (4, 5, 6)), (7, 8)),
 }
 _CONCAT = "QLinearConcat"
+INTEGER_PRODUCTS = {"MatMulInteger": "MatMul", "ConvInteger": "Conv"}
+# Products with float activations and a quantized weight: where the weight's codes, scale and zero point are.
+WEIGHT_OPERANDS = {"DynamicQuantizeMatMul": (1, 2, 3), "MatMulIntegerToFloat": (1, 3, 5), "MatMulNBits": (1, 2, 3)}
 # ONNX Runtime's quantizer marks the codes of tensor t as "t_quantized" in the QOperator form.
-_CODES_SUFFIX = "_quantized"
+CODES_SUFFIX = "_quantized"
 # … and an op on codes as "op_quant".
-_OP_SUFFIX = "_quant"
+OP_SUFFIX = "_quant"
 
 
 def integer_op(node: onnx.NodeProto) -> IntegerOp | None:
@@ -80,58 +64,6 @@ def integer_op(node: onnx.NodeProto) -> IntegerOp | None:
     if node.op_type == _CONCAT:
         return IntegerOp("Concat", tuple((i, i + 1, i + 2) for i in range(2, len(node.input), 3)), (0, 1))
     return INTEGER_OPS.get(node.op_type)
-
-
-class Constants:
-    """The constants of a model by name, read when they are asked for."""
-
-    def __init__(self, model: OnnxModel) -> None:
-        self._folder = str(model.folder or "")
-        self.tensors = {t.name: t for t in model.proto.graph.initializer}
-        for node in model.proto.graph.node:
-            if node.op_type == "Constant":
-                for attribute in node.attribute:
-                    if attribute.name == "value":
-                        self.tensors[node.output[0]] = attribute.t
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.tensors
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a constant."""
-        return tuple(self.tensors[name].dims)
-
-    def is_float(self, name: str) -> bool:
-        """True if a constant's values are real numbers."""
-        return self.tensors[name].data_type in _FLOATS
-
-    def array(self, name: str) -> NDArray[Any]:
-        """The values of a constant."""
-        array: NDArray[Any] = numpy_helper.to_array(self.tensors[name], self._folder)
-        return array.astype(np.float32) if self.tensors[name].data_type in _HALVES else array
-
-    def qparams(self, scale: str, zero_point: str, node: onnx.NodeProto | None = None) -> QParams | None:
-        """Scale and zero point if both are constant; without a zero point codes are uint8 and it is 0."""
-        if scale not in self or (zero_point and zero_point not in self):
-            return None
-        scales = np.asarray(self.array(scale))
-        kind = self.tensors[zero_point].data_type if zero_point else TensorProto.UINT8
-        if kind not in _CODE_BITS:
-            return None
-        zeros = np.asarray(self.array(zero_point)).astype(np.int64) if zero_point else np.zeros(scales.shape, np.int64)
-        axis, block = 1, 0
-        for attribute in node.attribute if node is not None else ():
-            if attribute.name == "axis":
-                axis = attribute.i
-            elif attribute.name == "block_size":
-                block = attribute.i
-        granularity: PerTensor | PerChannel | PerBlock = PerTensor()
-        if block:
-            granularity = PerBlock(axis, block)
-        elif scales.size > 1:
-            granularity = PerChannel(axis)
-        spec = QuantSpec.from_dtype(_CODE_BITS[kind], symmetric=not zeros.any(), granularity=granularity)
-        return QParams(scales, np.broadcast_to(zeros, scales.shape), spec)
 
 
 def float_view(model: OnnxModel, written: OnnxModel | None = None) -> FloatView:
@@ -180,6 +112,8 @@ class _Reader:
         self.names = dict(names)
         self.encoded: dict[str, EncodedTensor] = {}
         self._qparams: dict[str, QParams] = {}
+        self._scales: set[str] = set()
+        self._products: dict[str, Op] = {}
         self._rename_outputs(model.proto)
 
     def _rename_outputs(self, proto: onnx.ModelProto) -> None:
@@ -195,35 +129,63 @@ class _Reader:
         return self.names.get(name, name)
 
     def strip(self, node: onnx.NodeProto, op: Op) -> Op | None:
-        """The op in float terms; None if it only quantizes or dequantizes."""
-        if node.op_type == "QuantizeLinear":
-            self._quantize(node)
+        """The op in float terms; None if it only quantizes, dequantizes or reorders."""
+        handler = _STRIPPED.get(node.op_type)
+        if handler is not None:
+            handler(self, node)
             return None
-        if node.op_type == "DequantizeLinear":
-            self._dequantize(node)
+        if self._is_dynamic(node, op):
             return None
-        if node.op_type in ("ReorderInput", "ReorderOutput"):
-            self._reorder(node)
-            return None
-        integer = integer_op(node)
-        if integer is not None:
+        name, op_type, outputs = op.name.removesuffix(OP_SUFFIX), op.op_type, list(op.outputs)
+        inputs = list(node.input)
+        integer, product = integer_op(node), self._product(node)
+        if product is not None:
+            name, op_type, inputs = product.name.removesuffix(OP_SUFFIX), product.op_type, list(product.inputs)
+        elif node.op_type in WEIGHT_OPERANDS:
+            op_type, inputs = "MatMul", inputs[:2]
+        elif integer is not None:
             inputs = [node.input[codes] for codes, _, _ in integer.operands]
             if integer.bias is not None and len(node.input) > integer.bias:
                 inputs.append(node.input[integer.bias])
             scale, zero_point = (node.input[i] if i < len(node.input) else "" for i in integer.output)
             outputs = [self._codes(node.output[0], self.constants.qparams(scale, zero_point) if scale else None)]
-            op_type, name = integer.float_type, op.name.removesuffix(_OP_SUFFIX)
+            op_type = integer.float_type
         else:
             # Pooling and reshaping work on codes as they are: what comes out is encoded like what went in.
             inherited = self._qparams.get(node.input[0]) if node.input else None
-            inputs, op_type, name = list(node.input), op.op_type, op.name
             outputs = [self._codes(o, inherited) if inherited is not None else o for o in node.output if o]
             if node.domain == BLOCKED_DOMAIN:
                 self.encoded |= {name: EncodedTensor() for name in map(self.canonical, outputs)}
+        attributes = product.attributes if product is not None else op.attributes
         return Op(
-            name, op_type, tuple(map(self.canonical, inputs)), tuple(map(self.canonical, outputs)), op.scope,
-            op.attributes,
-        )  # fmt: skip
+            name, op_type, tuple(map(self.canonical, inputs)), tuple(map(self.canonical, outputs)), op.scope, attributes
+        )
+
+    def _is_dynamic(self, node: onnx.NodeProto, op: Op) -> bool:
+        """Note a part of a dynamically quantized product: the quantization, its scale, or the integer product."""
+        if node.op_type == "DynamicQuantizeLinear":
+            self.names[node.output[0]] = self.canonical(node.input[0])
+            self._scales.add(node.output[1])
+        elif node.op_type in INTEGER_PRODUCTS:
+            inputs = tuple(self.canonical(name) for name in node.input[:2])
+            self._products[node.output[0]] = Op(
+                op.name, INTEGER_PRODUCTS[node.op_type], inputs, (), op.scope, op.attributes
+            )
+        elif node.op_type == "Cast" and node.input[0] in self._products:
+            self._products[node.output[0]] = self._products[node.input[0]]
+        elif node.op_type == "Mul" and any(name in self._scales for name in node.input):
+            if any(name in self._products for name in node.input):
+                return False
+            self._scales.add(node.output[0])
+        else:
+            return False
+        return True
+
+    def _product(self, node: onnx.NodeProto) -> Op | None:
+        """The product whose integer result this op brings back to real values; None for any other op."""
+        if node.op_type != "Mul":
+            return None
+        return next((self._products[name] for name in node.input if name in self._products), None)
 
     def _reorder(self, node: onnx.NodeProto) -> None:
         """Into blocks of channels and back: the same tensor, which can be read outside of the blocks alone."""
@@ -236,7 +198,7 @@ class _Reader:
         """Note that this tensor holds codes; returns the name of the real tensor."""
         if qparams is None:
             return name
-        real = self.names.get(name, name.removesuffix(_CODES_SUFFIX))
+        real = self.names.get(name, name.removesuffix(CODES_SUFFIX))
         self._qparams[name] = qparams
         self.names[name] = real
         self.encoded[real] = EncodedTensor(codes=name, qparams=qparams)
@@ -259,72 +221,9 @@ class _Reader:
             self.encoded[real] = EncodedTensor(found.codes, node.output[0], found.qparams)
 
 
-# The operand that is a weight, and the axis of its output channels, by float op type.
-_CHANNEL_AXES = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1, "Gather": 0}
-
-
-def channel_axis(op_type: str, attributes: Any, rank: int) -> int | None:
-    """The axis of a weight's output channels; None where the notion does not apply."""
-    if rank < 2:
-        return None
-    if op_type == "Gemm":
-        return 0 if attributes.get("transB", 0) else 1
-    axis = _CHANNEL_AXES.get(op_type)
-    return None if axis is None else axis % rank
-
-
-# Ops whose third operand is added, once per channel, to what the others gave.
-_BIASED = frozenset(("Conv", "ConvTranspose", "Gemm", "LayerNormalization", "InstanceNormalization"))
-
-
-def weights(model: OnnxModel) -> Iterator[Weight]:
-    """The float constants that ops compute with, dequantized where they are quantized; scalars are left out."""
-    constants = Constants(model)
-    dequantized = {node.output[0]: node for node in model.proto.graph.node if node.op_type == "DequantizeLinear"}
-    attributes = {op.name: op.attributes for op in graph_of(model.proto).ops}
-    for node in model.proto.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Constant"):
-            continue
-        integer = integer_op(node)
-        op_type = integer.float_type if integer else node.op_type
-        operands = (
-            [(node.input[c], node.input[s], node.input[z], None) for c, s, z in integer.operands]
-            if integer
-            else [_dequantized_operand(name, dequantized) for name in node.input]
-        )
-        for position, (codes, scale, zero_point, dequantize) in enumerate(operands):
-            if codes not in constants:
-                continue
-            shape, is_float = constants.shape(codes), constants.is_float(codes)
-            if math.prod(shape) < 2 or not (scale or is_float):
-                continue
-            axis = channel_axis(op_type, attributes[node.name], len(shape))
-            qparams = constants.qparams(scale, zero_point, dequantize) if scale else None
-            if scale and qparams is None:
-                continue
-            if qparams is not None and dequantize is None and not qparams.per_tensor:
-                # An op on codes has no axis attribute: its scales belong to its output channels.
-                qparams = replace(qparams, spec=replace(qparams.spec, granularity=PerChannel(axis or 0)))
-            yield Weight(
-                node.name.removesuffix(_OP_SUFFIX) if integer else node.name,
-                codes.removesuffix(_CODES_SUFFIX),
-                shape,
-                partial(_real_values, constants, codes, qparams),
-                "bias" if position == 2 and op_type in _BIASED else "weight",
-                axis,
-                qparams,
-            )
-
-
-def _real_values(constants: Constants, name: str, qparams: QParams | None) -> NDArray[Any]:
-    values = constants.array(name)
-    return values if qparams is None else qparams.dequantize(values)
-
-
-def _dequantized_operand(
-    name: str, dequantized: dict[str, onnx.NodeProto]
-) -> tuple[str, str, str, onnx.NodeProto | None]:
-    node = dequantized.get(name)
-    if node is None:
-        return name, "", "", None
-    return node.input[0], node.input[1], node.input[2] if len(node.input) > 2 else "", node
+_STRIPPED: Mapping[str, Callable[[_Reader, onnx.NodeProto], None]] = {
+    "QuantizeLinear": _Reader._quantize,
+    "DequantizeLinear": _Reader._dequantize,
+    "ReorderInput": _Reader._reorder,
+    "ReorderOutput": _Reader._reorder,
+}

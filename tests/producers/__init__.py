@@ -1,0 +1,1 @@
+"""Quantized models made by other tools, and the scripts that make them."""

@@ -1,0 +1,1 @@
+"""Figures of other tools that cannot be installed beside quantscope, and the script that takes them."""
