@@ -90,3 +90,14 @@ def test_values_that_are_not_finite_are_noted() -> None:
     _, notes = calibrate(BACKEND, model, Recipe(), samples.batches(1))
     assert "not finite" in notes[0]
     assert "'x'" in notes[0]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_range_of_an_input_is_that_of_the_samples_however_they_lie_in_memory(order: Any) -> None:
+    x = np.asarray(images(12), order=order)
+    model = BACKEND.load(convolutions())
+    samples = Samples.of({"x": x}).for_inputs(model.graph.inputs)
+    for _ in range(5):
+        ranges, notes = calibrate(BACKEND, model, Recipe(), samples.batches(3))
+        assert ranges["x"] == (x.min(), x.max())
+        assert not notes

@@ -311,3 +311,18 @@ def test_a_diagnosis_in_a_notebook_and_as_a_frame() -> None:
     assert isinstance(frame, pandas.DataFrame)
     assert frame["sqnr_db"].is_monotonic_increasing
     assert set(diagnosis.frame("weight")["op"]) == {"/stem/conv/Conv", "/body/conv/Conv", "/head/fc/MatMul"}
+
+
+def test_a_failure_source_is_an_op_whose_inputs_were_fine() -> None:
+    """All codes of one weight are zero: its op is named, and not those behind it."""
+    broken = quantscope.quantize(convolutions(), images(20)).handle.model.proto
+    weight = next(t for t in broken.graph.initializer if t.name == "w2_quantized")
+    weight.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(weight)), weight.name))
+    diagnosis = quantscope.diagnose(convolutions(), broken, data=images(40))
+    assert [source.row.op for source in diagnosis.failure_sources] == ["/body/conv/Conv"]
+    assert diagnosis.failure_sources[0].inputs_db > 30
+    assert document(diagnosis)["failure_sources"][0]["op"] == "/body/conv/Conv"
+
+
+def test_a_healthy_model_has_no_failure_source() -> None:
+    assert not quantscope.diagnose(convolutions(), data=images(30)).failure_sources

@@ -82,6 +82,18 @@ def test_models_that_are_hard_to_quantize_are_quantized_and_diagnosed(
     assert all(t.local_sqnr_db > 10 for t in shown if t.reference.max > t.reference.min)
 
 
+def test_the_culprit_of_ppocrv4_rec_is_named() -> None:
+    """int8 per tensor takes its accuracy from 1.00 to 0.00, and leaving p2o.Conv.28 alone in float brings back 0.74."""
+    diagnosis = quantscope.diagnose(
+        registry_model("ppocrv4_rec"), data=text_lines(6), calibration_samples=4, recipe=Recipe(weights=QuantSpec(8))
+    )
+    assert [source.row.op for source in diagnosis.failure_sources] == ["p2o.Conv.28"]
+    source = diagnosis.failure_sources[0]
+    assert source.inputs_db > 10 > source.row.sqnr_db
+    weight = next(t for t in diagnosis.weights if t.op == "p2o.Conv.28")
+    assert weight.sqnr_db == pytest.approx(10.8, abs=0.1), "its weight is the reason"
+
+
 def test_magika_per_channel_which_the_rival_refuses(magika: Path, files: Samples, tmp_path: Path) -> None:
     batch = next(iter(files.for_inputs(_inputs(magika)).batches(4)))
     reader: Any = Reader([batch.inputs])

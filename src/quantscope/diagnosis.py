@@ -190,6 +190,40 @@ class OpDiagnosis:
     weights: tuple[TensorDiagnosis, ...]
 
 
+# Below 10 dB the noise is a tenth of the signal; a drop by as much in one op is no ordinary rounding.
+_BROKEN_DB, _SUDDEN_DB = 10.0, 10.0
+
+
+@dataclass(frozen=True)
+class FailureSource:
+    """An op whose output is broken while its inputs were not; `inputs_db` is the SQNR of the worst of them."""
+
+    row: TensorDiagnosis
+    inputs_db: float
+
+
+def _level(row: TensorDiagnosis) -> float:
+    """The SQNR of a row in dB; −inf where the quantized tensor alone is not finite."""
+    if row.quantized.nan_count + row.quantized.infinity_count > row.reference.nan_count + row.reference.infinity_count:
+        return -math.inf
+    return math.inf if math.isnan(row.sqnr_db) else row.sqnr_db
+
+
+def _computed_from(graph: Graph, tensor: str, rows: Mapping[str, TensorDiagnosis]) -> set[str]:
+    """The nearest compared tensors before this one."""
+    found: set[str] = set()
+    waiting, seen = [tensor], {tensor}
+    while waiting:
+        producer = graph.producers.get(waiting.pop())
+        for name in producer.inputs if producer is not None else ():
+            if name in rows:
+                found.add(name)
+            elif name and name not in seen:
+                seen.add(name)
+                waiting.append(name)
+    return found
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """What was found: rows in execution order, accuracy of both models, and all that is needed to trust them.
@@ -247,6 +281,25 @@ class Diagnosis:
             (t for t in self.tensors if t.role == "activation" and t.quantized.nan_count + t.quantized.infinity_count),
             None,
         )
+
+    @property
+    def failure_sources(self) -> tuple[FailureSource, ...]:
+        """The ops that break the model, in execution order: much error comes out where little went in.
+
+        An op counts if its output is below 10 dB, or not finite, while the compared tensors that it is computed from
+        are above, and at least 10 dB better. A model that decays little by little has none.
+        """
+        if self.graph is None:
+            return ()
+        rows = {t.tensor: t for t in self.tensors if t.role == "activation"}
+        order = {name: i for i, op in enumerate(self.graph.ops) for name in op.outputs}
+        found = []
+        for tensor in sorted(rows, key=lambda name: order.get(name, -1)):
+            inputs = [_level(rows[name]) for name in _computed_from(self.graph, tensor, rows)]
+            level, worst = _level(rows[tensor]), min(inputs, default=math.inf)
+            if level < _BROKEN_DB <= worst and worst - level >= _SUDDEN_DB:
+                found.append(FailureSource(rows[tensor], worst))
+        return tuple(found)
 
     def frame(self, role: Role = "activation") -> Any:
         """A pandas DataFrame of all columns, worst first. Needs the extra `quantscope[pandas]`."""

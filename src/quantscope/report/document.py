@@ -30,6 +30,10 @@ def document(diagnosis: Diagnosis) -> dict[str, Any]:
         "skipped": dict(diagnosis.skipped),
         "measuring_changed": diagnosis.measuring_changed,
         "first_not_finite": first.op if first else None,
+        "failure_sources": [
+            {"op": source.row.op, "inputs_db": source.inputs_db, "sqnr_db": source.row.sqnr_db}
+            for source in diagnosis.failure_sources
+        ],
         "activations": rows(diagnosis, "activation"),
         "weights": rows(diagnosis, "weight"),
         "biases": rows(diagnosis, "bias"),

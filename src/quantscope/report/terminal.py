@@ -17,6 +17,7 @@ from quantscope.report import figures
 
 WIDTH = 100
 _SHORTEST_NAME = 16
+_SHOWN_SOURCES = 3
 # SQNR in dB: below 10 the noise is a tenth of the signal's power, above 30 a thousandth.
 _BAD_DB, _GOOD_DB = 10.0, 30.0
 
@@ -195,6 +196,13 @@ def remarks(diagnosis: Diagnosis) -> RenderableType:
     first = diagnosis.first_not_finite
     if first is not None:
         lines.append(Text(f"first op whose output is not finite: {first.op} ({first.remark})", style="bold red"))
+    sources = diagnosis.failure_sources
+    for source in sources[:_SHOWN_SOURCES]:
+        level = figures.decibel(source.row.sqnr_db)
+        inputs = "model inputs" if math.isinf(source.inputs_db) else f"{figures.decibel(source.inputs_db)} dB"
+        lines.append(Text(f"failure source: {source.row.op}: {inputs} go in, {level} dB come out", style="bold red"))
+    if len(sources) > _SHOWN_SOURCES:
+        lines.append(Text(f"  and {len(sources) - _SHOWN_SOURCES} more further on", style="red"))
     lines += [Text(f"note: {note}", style="yellow") for note in diagnosis.notes]
     return Group(*lines)
 

@@ -111,12 +111,13 @@ class SessionRunner:
                 # Bound outputs stay in ONNX Runtime's memory: session.run would copy each one. A binding of its own
                 # for each run, since a second run with it would overwrite the arrays of the first.
                 binding = self._session.io_binding()
-                for name, array in inputs.items():
-                    binding.bind_cpu_input(name, np.ascontiguousarray(array))
+                bound = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+                for name, array in bound.items():
+                    binding.bind_cpu_input(name, array)
                 for name in self._names:
                     binding.bind_output(name)
                 self._session.run_with_iobinding(binding)
-                outputs = [value.numpy() for value in binding.get_outputs()]
+                outputs = [_own(value.numpy(), bound) for value in binding.get_outputs()]
         except Exception as error:  # ONNX Runtime's exceptions have no common base class.
             got = ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in inputs.items())
             raise DataError(
@@ -125,6 +126,11 @@ class SessionRunner:
                 next_step="check --batch-size and the preprocessing of the samples",
             ) from error
         return dict(zip(self._names, outputs, strict=True))
+
+
+def _own(output: NDArray[Any], inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """The output in memory of its own: an input among the outputs is the caller's array, which may be gone soon."""
+    return output.copy() if any(np.may_share_memory(output, array) for array in inputs.values()) else output
 
 
 @contextmanager
