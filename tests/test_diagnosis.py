@@ -19,6 +19,7 @@ from conftest import convolutions, images, make_model
 from quantscope import Diagnosis, OpRule, Preprocessing, Recipe, Samples, TensorDiagnosis
 from quantscope.diagnosis import ordered
 from quantscope.qparams import PerTensor, QuantSpec
+from quantscope.report.document import document
 
 PER_TENSOR = QuantSpec(8, granularity=PerTensor())
 

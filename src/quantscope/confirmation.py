@@ -54,10 +54,14 @@ def layout(x: NDArray[np.floating], y: NDArray[np.generic]) -> Layout | None:
         # Axes of different lengths leave no choice.
         return next(iter(distinct.values()))[1]
     ranked = sorted((pair for pair in distinct.values() if not math.isnan(pair[0])), reverse=True)
-    if len(ranked) < 2 or ranked[0][0] < LIKELY:
-        return None
-    clear = ranked[0][0] - ranked[1][0] > _AHEAD or ranked[0][0] > _CONVINCING
-    return ranked[0][1] if clear else None
+    if ranked and ranked[0][0] > LIKELY:
+        ahead = ranked[0][0] - ranked[1][0] if len(ranked) > 1 else math.inf
+        if ahead > _AHEAD or ranked[0][0] > _CONVINCING:
+            return ranked[0][1]
+    # A tensor that quantization destroyed follows nothing: it is read as it lies or, where that does not fit, with its
+    # channels last, which is what optimizers do of themselves.
+    straight, channels_last = tuple(range(y.ndim)), (0, y.ndim - 1, *range(1, y.ndim - 1))
+    return next((order for order in (straight, channels_last) if order in found), None)
 
 
 def arranged(y: NDArray[np.generic], order: Layout, shape: tuple[int, ...]) -> NDArray[np.generic]:

@@ -69,12 +69,12 @@ class _Compared:
         # Axes of one length hide that they were exchanged: only the values tell.
         if not r > LIKELY:
             self.layout = layout(x, y)
-            straight = self.layout == tuple(range(y.ndim))
-            if self.pair.how == "structure" and r < UNRELATED and (self.layout is None or straight):
-                self.mismatch = (
-                    f"ambiguous: {self.pair.quantized_name} stands in its place, but does not follow it "
-                    f"(correlation {r:.2f})"
-                )
+            if self.layout is not None:
+                r = correlation(x, arranged(y, self.layout, x.shape))
+        if self.pair.how == "structure" and r < UNRELATED:
+            self.mismatch = (
+                f"ambiguous: {self.pair.quantized_name} stands in its place and does not follow it (r={r:.2f})"
+            )
 
 
 def _first_non_finite(x: NDArray[Any], y: NDArray[Any]) -> int:
