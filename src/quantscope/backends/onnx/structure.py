@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import onnx
@@ -54,6 +55,7 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     )
 
 
+@cache
 def dtype_name(element_type: int) -> str:
     """numpy's name for an ONNX element type, "" where there is none."""
     if element_type == TensorProto.UNDEFINED:
