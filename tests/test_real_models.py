@@ -92,6 +92,7 @@ def test_the_culprit_of_ppocrv4_rec_is_named() -> None:
     assert source.inputs_db > 10 > source.row.sqnr_db
     weight = next(t for t in diagnosis.weights if t.op == "p2o.Conv.28")
     assert weight.sqnr_db == pytest.approx(10.8, abs=0.1), "its weight is the reason"
+    assert all(t.sqnr_db > 5 for t in diagnosis.weights), "the gain of a layer normalization is not taken for its bias"
 
 
 def test_magika_per_channel_which_the_rival_refuses(magika: Path, files: Samples, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def compare_weights(
     sources = (_Weights(backend, lambda: reference), _Weights(backend, lambda: backend.prepare(reference)))
     rows: dict[int, TensorDiagnosis] = {}
     for weight in weights:
-        found = _float_form(weight, called.get(weight.op, weight.op), sources)
+        found = _float_form(weight, (called.get(weight.op, weight.op), weight.op), sources)
         if found is not None and weight.op in ops:
             rows[len(pairs) + len(rows)] = _row(ops[weight.op], *found, weight)
         progress.advance()
@@ -79,16 +79,21 @@ class _Weights:
     def _by_op(self) -> dict[str, list[Weight]]:
         return by_op(self._backend.weights(self._model()))
 
-    def like(self, weight: Weight, op: str) -> Weight | None:
-        """The weight of this op that has the same name and shape, else the only one of this shape."""
-        fitting = [w for w in self._by_op.get(op, ()) if w.shape == weight.shape]
+    def like(self, weight: Weight, ops: Sequence[str]) -> tuple[Weight | None, bool]:
+        """The weight of one of these ops that has the same name and shape, else the only one of this shape.
+
+        The second value is True if the name is the same.
+        """
+        fitting = [w for op in dict.fromkeys(ops) for w in self._by_op.get(op, ()) if w.shape == weight.shape]
         named = [w for w in fitting if w.tensor == weight.tensor]
         if named:
-            return named[0]
-        return fitting[0] if len(fitting) == 1 else None
+            return named[0], True
+        return (fitting[0] if len(fitting) == 1 else None), False
 
 
-def _float_form(quantized: Weight, op: str, sources: Sequence[_Weights]) -> tuple[Weight, PairStatistics] | None:
+def _float_form(
+    quantized: Weight, ops: Sequence[str], sources: Sequence[_Weights]
+) -> tuple[Weight, PairStatistics] | None:
     """The float form of a weight and how far they are apart: from the first source whose values are near.
 
     Where the reference's own values are not that near, something may have been folded into the weight, as batch
@@ -97,14 +102,16 @@ def _float_form(quantized: Weight, op: str, sources: Sequence[_Weights]) -> tupl
     """
     best: tuple[Weight, PairStatistics] | None = None
     for source in sources:
-        candidate = source.like(quantized, op)
+        candidate, named = source.like(quantized, ops)
         if candidate is None:
             continue
         statistics = PairStatistics(quantized.qparams)
         statistics.update(candidate.read(), quantized.read().astype(np.float32, copy=False))
-        if best is None or statistics.error.sqnr_db > best[1].error.sqnr_db:
+        level = statistics.error.sqnr_db
+        # A weight of another name and of other values is another weight of the op.
+        if (named or not level < 0) and (best is None or level > best[1].error.sqnr_db):
             best = candidate, statistics
-        if not statistics.error.sqnr_db < _SURELY_THE_SAME_DB:
+        if not level < _SURELY_THE_SAME_DB:
             break
     return best
 

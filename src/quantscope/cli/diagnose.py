@@ -140,11 +140,13 @@ def next_steps(diagnosis: Diagnosis, *, given: bool) -> list[str]:
     """What to do next, each with a command to copy."""
     run = shlex.quote(diagnosis.run)
     steps = ["Follow the error through the model, op by op:", f"  quantscope show {run} --sort order --all"]
-    worst = next((t for t in diagnosis.activations if t.is_quantized), None)
+    sources = [source.row for source in diagnosis.failure_sources if source.row.is_quantized]
+    worst = next((t for t in (*sources, *diagnosis.activations) if t.is_quantized), None)
     if not given and worst is not None and "--resume" not in sys.argv:
         again = shlex.join(["quantscope", *sys.argv[1:]])
         steps += [
-            "Leave the op with the largest error in float, and look what that brings:",
+            f"Leave {'the failure source' if sources else 'the op with the largest error'} in float, and look what "
+            "that brings:",
             f"  {again} --fallback {shlex.quote(worst.op)}",
         ]
         if diagnosis.recipe is not None and diagnosis.recipe.calibration.method == "minmax":
