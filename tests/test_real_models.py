@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from onnxruntime.quantization import QuantFormat, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import Image, ImageDraw, ImageFont
 
 import quantscope
+from producers.ort import Reader
 from quantscope import Preprocessing, Recipe
 from quantscope.images import PRESETS
 from quantscope.qparams import QuantSpec
@@ -42,16 +43,6 @@ def sounds(count: int) -> NDArray[Any]:
     t = np.arange(43844) / 22050
     waves = [sum(np.sin(2 * np.pi * f * t) for f in rng.choice([220, 262, 330, 392, 440], 3)) for _ in range(count)]
     return (np.stack(waves)[..., None] * 0.2 + rng.normal(0, 0.01, (count, 43844, 1))).astype(np.float32)
-
-
-class Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Samples as ONNX Runtime's own quantizer takes them."""
-
-    def __init__(self, batches: list[dict[str, NDArray[Any]]]) -> None:
-        self.rest = iter(batches)
-
-    def get_next(self) -> Any:
-        return next(self.rest, None)
 
 
 CASES: dict[str, tuple[Callable[[], NDArray[Any]], float]] = {

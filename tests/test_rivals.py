@@ -24,6 +24,7 @@ from onnxruntime.quantization.calibrate import create_calibrator
 
 import quantscope
 from conftest import convolutions, images, make_model
+from producers.ort import Reader
 from quantscope import Recipe, Samples, TensorDiagnosis
 from quantscope.backends.onnx import BACKEND
 from quantscope.calibration import calibrate
@@ -31,7 +32,7 @@ from quantscope.statistics import PairStatistics
 from registry import registry_model
 from rivals.make import LINES, line, one_exact_in_ten, stored, true_mse, true_sqnr_db
 from test_diagnosis import deployed_model, run_exposed
-from test_real_models import Reader, text_lines
+from test_real_models import text_lines
 
 NEURAL_COMPRESSOR_MODEL = Path(__file__).parent / "producers" / "data" / "neural_compressor_cls_qdq.onnx"
 Activations = dict[str, list[NDArray[Any]]]

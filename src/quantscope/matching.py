@@ -134,7 +134,7 @@ class _Matcher:
         self.ops: dict[str, Op] = {}  # rewritten op → reference op
         self.taken: dict[str, Op] = {}  # reference op → rewritten op
         self.heads: dict[str, Op] = {}  # rewritten op that belongs to another one → that one
-        self._fresh: list[tuple[str, str, How]] = []
+        self._fresh: list[tuple[str, str]] = []
 
     # ------------------------------------------------------------------ what is certain
 
@@ -164,10 +164,8 @@ class _Matcher:
                     own = None
                     continue
                 own = own or behind
-                if behind is None:
-                    # Fused into an op of another kind, whose output kept its name.
-                    self.equate(tensor, tensor, "name")
-                elif position:
+                if behind is None or position:
+                    # Fused into an op of another kind, whose output kept its name; or a further output of its own.
                     self.equate(tensor, tensor, "name")
             if own is not None:
                 self.pair(own, op, "name")
@@ -207,7 +205,7 @@ class _Matcher:
             return
         self.equal[rewritten] = reference, how
         self.reverse[reference] = rewritten
-        self._fresh.append((reference, rewritten, how))
+        self._fresh.append((reference, rewritten))
 
     def pair(self, reference: Op, rewritten: Op, how: How) -> None:
         """Note that two ops are the same, and which of their inputs and outputs therefore are."""
@@ -255,17 +253,17 @@ class _Matcher:
         """Follow the edges from every pair of equal tensors until nothing new comes."""
         while self._fresh:
             while self._fresh:
-                reference, rewritten, how = self._fresh.pop()
+                reference, rewritten = self._fresh.pop()
                 self._backward(reference, rewritten)
-                self._forward(reference, rewritten, how)
+                self._forward(reference, rewritten)
             # Inputs of commutative ops, and consumers that were ambiguous, may be clear by now.
             before = len(self.equal), len(self.ops)
             for op in self.y.ops:
                 other = self.ops.get(op.name)
                 if other is not None:
                     self._equate_inputs(other, op, "structure")
-            for rewritten, (reference, how) in list(self.equal.items()):
-                self._forward(reference, rewritten, how)
+            for rewritten, (reference, _) in list(self.equal.items()):
+                self._forward(reference, rewritten)
             if before == (len(self.equal), len(self.ops)):
                 return
 
@@ -278,7 +276,7 @@ class _Matcher:
                 self.pair(op, theirs, "structure")
                 return
 
-    def _forward(self, reference: str, rewritten: str, how: How) -> None:
+    def _forward(self, reference: str, rewritten: str) -> None:
         theirs = [(op, slot) for op, slot in self.y.consumers.get(rewritten, []) if op.name not in self.ops]
         ours = [(op, slot) for op, slot in self.x.consumers.get(reference, []) if op.name not in self.taken]
         if not theirs or not ours:

@@ -72,7 +72,6 @@ def coverage(skipped: Mapping[str, str], compute_ops: int) -> float:
 
 
 NOT_COMPUTE = "nothing to compare: "
-_BLOCKED = "the quantized model, as it runs, keeps this tensor in blocks of channels, which cannot be read"
 
 
 def pair(reference: Graph, quantized: FloatView, reference_weights: Weights, quantized_weights: Weights) -> Pairing:
