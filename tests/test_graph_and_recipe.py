@@ -95,8 +95,10 @@ def test_wrong_values_in_a_recipe_are_refused() -> None:
         Calibration("median")  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="percentile is 3"):
         Calibration("percentile", 3)
-    with pytest.raises(RecipeError, match="4 bits"):
-        Recipe(weights=QuantSpec(4))
+    with pytest.raises(RecipeError, match="32 bits"):
+        Recipe(weights=QuantSpec(32))
+    with pytest.raises(RecipeError, match="selects by 'colour'"):
+        OpRule("a", "colour")  # type: ignore[arg-type]
 
 
 @given(

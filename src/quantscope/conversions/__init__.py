@@ -1,0 +1,1 @@
+"""Recipes from and to the settings of other tools. What has no equivalent there or here is said by name."""
