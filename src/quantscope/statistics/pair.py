@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from quantscope.errors import ShapeError
 from quantscope.qparams import QParams
-from quantscope.statistics import kernels, metrics
-from quantscope.statistics.tensor import TensorStatistics, flat_floats
+from quantscope.statistics import metrics
+from quantscope.statistics.arrays import flat_floats, real_values
+from quantscope.statistics.kernels import blocks, tensors
+from quantscope.statistics.tensor import TensorStatistics
 
 # Beyond 16 bits a table of all codes is larger than the tensors it would describe.
 _COUNTED_BITS = 16
@@ -22,7 +24,18 @@ class ErrorStatistics:
     """Sums over the values of a pair that are finite on both sides; every metric follows from them."""
 
     def __init__(self, sums: NDArray[np.float64] | None = None) -> None:
-        self.sums = np.zeros(kernels.ERROR_SLOTS) if sums is None else sums
+        self.sums = np.zeros(blocks.ERROR_SLOTS) if sums is None else sums
+
+    def update(self, reference: NDArray[Any], quantized: NDArray[Any]) -> None:
+        """Add a batch of two float arrays of one shape.
+
+        Raises:
+            ShapeError: the shapes differ.
+        """
+        if reference.shape != quantized.shape:
+            raise ShapeError(f"shapes differ: reference {reference.shape}, quantized {quantized.shape}")
+        x, y = flat_floats(reference, quantized)
+        tensors.compare_errors(x, y, self.sums)
 
     def merge(self, other: ErrorStatistics) -> None:
         """Add all that another accumulator has seen."""
@@ -31,19 +44,19 @@ class ErrorStatistics:
     @property
     def count(self) -> int:
         """How many values were compared."""
-        return int(self.sums[kernels.PAIRS])
+        return int(self.sums[blocks.PAIRS])
 
     @property
     def mse(self) -> float:
         """Mean squared error over the finite pairs."""
-        return metrics.mse(float(self.sums[kernels.SQUARED_ERROR]), float(self.sums[kernels.PAIRS]))
+        return metrics.mse(float(self.sums[blocks.SQUARED_ERROR]), float(self.sums[blocks.PAIRS]))
 
     @property
     def sqnr_db(self) -> float:
         """Signal-to-quantization-noise ratio in dB over the finite pairs; nan where nothing was compared."""
         if not self.count:
             return math.nan
-        return metrics.sqnr_db(float(self.sums[kernels.REFERENCE_SQUARES]), float(self.sums[kernels.SQUARED_ERROR]))
+        return metrics.sqnr_db(float(self.sums[blocks.REFERENCE_SQUARES]), float(self.sums[blocks.SQUARED_ERROR]))
 
     @property
     def cosine(self) -> float:
@@ -51,9 +64,9 @@ class ErrorStatistics:
         if not self.count:
             return math.nan
         return metrics.cosine(
-            float(self.sums[kernels.PRODUCT]),
-            float(self.sums[kernels.REFERENCE_SQUARES]),
-            float(self.sums[kernels.QUANTIZED_SQUARES]),
+            float(self.sums[blocks.PRODUCT]),
+            float(self.sums[blocks.REFERENCE_SQUARES]),
+            float(self.sums[blocks.QUANTIZED_SQUARES]),
         )
 
 
@@ -61,7 +74,7 @@ class RoundingStatistics:
     """The local error: a tensor against its own quantize-dequantize, and how much of it is clipped."""
 
     def __init__(self, sums: NDArray[np.float64] | None = None) -> None:
-        self.sums = np.zeros(kernels.ROUNDING_SLOTS) if sums is None else sums
+        self.sums = np.zeros(tensors.ROUNDING_SLOTS) if sums is None else sums
 
     def merge(self, other: RoundingStatistics) -> None:
         """Add all that another accumulator has seen."""
@@ -70,24 +83,24 @@ class RoundingStatistics:
     @property
     def count(self) -> int:
         """How many finite values were rounded."""
-        return int(self.sums[kernels.ROUNDED])
+        return int(self.sums[tensors.ROUNDED])
 
     @property
     def mse(self) -> float:
         """Mean squared error of the round trip."""
-        return metrics.mse(float(self.sums[kernels.ROUNDING_SQUARES]), float(self.sums[kernels.ROUNDED]))
+        return metrics.mse(float(self.sums[tensors.ROUNDING_SQUARES]), float(self.sums[tensors.ROUNDED]))
 
     @property
     def sqnr_db(self) -> float:
         """Signal-to-quantization-noise ratio of the round trip, in dB; nan where nothing was rounded."""
         if not self.count:
             return math.nan
-        return metrics.sqnr_db(float(self.sums[kernels.ROUNDED_SQUARES]), float(self.sums[kernels.ROUNDING_SQUARES]))
+        return metrics.sqnr_db(float(self.sums[tensors.ROUNDED_SQUARES]), float(self.sums[tensors.ROUNDING_SQUARES]))
 
     @property
     def clipped_fraction(self) -> float:
         """The share of values whose code saturates: those beyond the range by more than half a step."""
-        return float(self.sums[kernels.CLIPPED] / self.sums[kernels.ROUNDED]) if self.count else math.nan
+        return float(self.sums[tensors.CLIPPED] / self.sums[tensors.ROUNDED]) if self.count else math.nan
 
 
 class _Grid(NamedTuple):
@@ -143,15 +156,13 @@ class PairStatistics:
             raise ShapeError(f"shapes differ: reference {reference.shape}, quantized {quantized.shape}")
         if not reference.size:
             return
-        x = flat_floats(reference)
-        if quantized.dtype.kind in "iu" and self.qparams is not None:
-            if len(self._code_counts):
-                self._update_codes(x, quantized)
-                return
-            quantized = self.qparams.dequantize(quantized)
-        dtype = np.promote_types(x.dtype, np.float64 if quantized.dtype == np.float64 else np.float32)
-        x, y = flat_floats(reference, dtype), flat_floats(quantized, dtype)
-        kernels.compare(
+        if quantized.dtype.kind in "iu" and len(self._code_counts):
+            (x,) = flat_floats(reference)
+            self._update_codes(x, quantized)
+            return
+        quantized = real_values(quantized, self.qparams)
+        x, y = flat_floats(reference, quantized)
+        tensors.compare(
             x, y,
             self.reference.sums, self.reference.bins, self.reference.layout,
             self._quantized.sums, self._quantized.bins, self._quantized.layout, self.error.sums,
@@ -162,7 +173,7 @@ class PairStatistics:
     def _update_codes(self, x: NDArray[Any], codes: NDArray[Any]) -> None:
         grid = self._grid
         assert grid is not None
-        kernels.compare_codes(
+        tensors.compare_codes(
             x, np.ascontiguousarray(codes).reshape(-1),
             grid.zero_point, grid.step, grid.lowest_code, grid.scale, grid.low, grid.high,
             self.reference.sums, self.reference.bins, self.reference.layout,
@@ -174,7 +185,7 @@ class PairStatistics:
         if grid is None:
             self._update_rounding_by_channel(reference)
             return
-        kernels.round_trip(x, grid.scale, grid.low, grid.high, self.rounding.sums)
+        tensors.round_trip(x, grid.scale, grid.low, grid.high, self.rounding.sums)
         if len(self._code_counts):
             finite = quantized[np.isfinite(quantized)].astype(np.float64)
             assert self.qparams is not None
@@ -192,10 +203,10 @@ class PairStatistics:
         inside = np.clip(codes, low, high)
         error = x - (inside - zero_point) * scale
         sums = self.rounding.sums
-        sums[kernels.ROUNDED] += finite.sum()
-        sums[kernels.ROUNDING_SQUARES] += np.square(error, where=finite, out=np.zeros_like(x)).sum()
-        sums[kernels.ROUNDED_SQUARES] += np.square(x, where=finite, out=np.zeros_like(x)).sum()
-        sums[kernels.CLIPPED] += ((inside != codes) & finite).sum()
+        sums[tensors.ROUNDED] += finite.sum()
+        sums[tensors.ROUNDING_SQUARES] += np.square(error, where=finite, out=np.zeros_like(x)).sum()
+        sums[tensors.ROUNDED_SQUARES] += np.square(x, where=finite, out=np.zeros_like(x)).sum()
+        sums[tensors.CLIPPED] += ((inside != codes) & finite).sum()
 
     def merge(self, other: PairStatistics) -> None:
         """Add all that another accumulator of the same pair has seen."""
