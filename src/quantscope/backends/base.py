@@ -21,9 +21,10 @@ from quantscope.recipe import Recipe
 Ranges = Mapping[str, tuple[float, float]]
 """Tensor name → the lowest and highest value that its codes shall represent."""
 
-Trace = Literal["optimized", "exact", "deployed"]
+Trace = Literal["optimized", "exact", "deployed", "simulated"]
 """Which graph runs: the model's, optimized around the tensors that are exposed; the model's, op by op as it is written;
-or the one that the framework makes of it for production, exposed only after that optimization."""
+the one that the framework makes of it for production, exposed only after that optimization; or the model with its
+quantization simulated in float by QuantizeLinear and DequantizeLinear, op by op."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +42,32 @@ class Model:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class RecipeCheck:
+    """What a recipe comes to on a model: why each op that stays in float does, and what each op cannot get."""
+
+    in_float: Mapping[str, str]
+    unsupported: Mapping[str, str]
+
+
 class Runner(Protocol):
     """A model ready to run with some of its tensors exposed."""
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The exposed tensors and the model's outputs by name, for one batch."""
+        ...
+
+
+class CutRunner(Protocol):
+    """A model cut at some of its tensors, ready to run; `inputs` names the tensors to feed."""
+
+    inputs: tuple[str, ...]
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """What the ops before the cuts computed, by the names of the cut tensors, for one batch.
+
+        What is fed is cast to the type that the model has at this place; names that it does not need are left out.
+        """
         ...
 
 
@@ -70,8 +92,23 @@ class Backend(Protocol):
         """Write the model; the file appears whole or not at all."""
         ...
 
+    def portable(self, model: Model) -> Model:
+        """The model as it can be sent to another machine: with its weights, where a message can hold them.
+
+        Where it cannot, it is run there from files under the same names.
+        """
+        ...
+
     def prepare(self, model: Model) -> Model:
         """The float model as quantization will see it: shapes inferred, constants and batch normalization folded."""
+        ...
+
+    def check(self, model: Model, recipe: Recipe) -> RecipeCheck:
+        """What the recipe comes to; `model` is prepared.
+
+        Raises:
+            RecipeError: no op at all could get what the recipe's defaults ask for.
+        """
         ...
 
     def tensors_to_calibrate(self, model: Model, recipe: Recipe) -> Sequence[str]:
@@ -90,8 +127,45 @@ class Backend(Protocol):
         """The float constants that ops of this trace's graph compute with, dequantized where they are quantized."""
         ...
 
+    def element_counts(
+        self, model: Model, tensors: Sequence[str], inputs: Mapping[str, NDArray[Any]]
+    ) -> dict[str, int]:
+        """How many elements each tensor of a float model has for these inputs, found without keeping any of them."""
+        ...
+
     def open(
         self, model: Model, tensors: Sequence[str], *, trace: Trace, threads: int
     ) -> AbstractContextManager[Runner]:
         """A runner that exposes these tensors of this trace's graph; 0 threads means all cores."""
+        ...
+
+    def open_cut(
+        self,
+        model: Model,
+        tensors: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        trace: Trace,
+        threads: int,
+        absorbed: Mapping[str, tuple[Model, str]] = {},
+        constants: Mapping[tuple[str, str], NDArray[Any]] = {},
+    ) -> AbstractContextManager[CutRunner]:
+        """A runner of the model cut at these tensors, op by op.
+
+        Each tensor is fed from outside, before its quantization, and what the op before it computed comes out under
+        the same name, not yet quantized. Ops that the outputs do not need, back to the cuts, are left out.
+
+        Args:
+            model: the model.
+            tensors: names in the float view of this trace, "exact" for a float model and "simulated" for any.
+            outputs: those of `tensors` to compute.
+            trace: "exact" or "simulated".
+            threads: 0 means all cores.
+            absorbed: for an output the reference, and its op that is an activation to apply to what comes out: the
+                quantizer removed it, since codes end where the activation does.
+            constants: for an op and the name of its weight (`Weight.tensor`) the values to compute with instead.
+
+        Raises:
+            UnsupportedError: a tensor is not computed by an op, or an operand in `constants` is not a float one.
+        """
         ...

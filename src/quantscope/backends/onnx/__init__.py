@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
-from quantscope.backends.base import Model, Ranges, Runner, Trace
-from quantscope.backends.onnx import files, float_view, quantization, sessions, weights
+from quantscope.backends.base import CutRunner, Model, Ranges, RecipeCheck, Runner, Trace
+from quantscope.backends.onnx import cut, files, float_view, sessions, sizes, weights
 from quantscope.backends.onnx.files import OnnxModel
+from quantscope.backends.onnx.order import sort_nodes
 from quantscope.backends.onnx.preparation import prepare
+from quantscope.backends.onnx.simulation import Simulation, simulated
 from quantscope.backends.onnx.structure import graph_of, infer_types, name_ops
+from quantscope.errors import UnsupportedError
 from quantscope.quantized import FloatView, Weight
 from quantscope.recipe import Recipe
 
@@ -25,6 +30,22 @@ class _Handle:
 
     def __init__(self, model: OnnxModel) -> None:
         self.model = model
+        self._views: dict[Trace, FloatView] = {}
+        self._weights: dict[Trace, list[Weight]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process runs these graphs. The rest it makes itself, and weights hold functions, which cannot travel.
+        graphs: dict[str, Any] = {k: v for k, v in self.__dict__.items() if k in ("model", "deployed", "simulation")}
+        return {**graphs, "_views": {}, "_weights": {}}
+
+    def portable(self) -> _Handle:
+        """The same with all weights in the messages."""
+        copy = _Handle(self.model.portable())
+        if "deployed" in self.__dict__:
+            copy.deployed = self.deployed.portable()
+        if "simulation" in self.__dict__:
+            copy.simulation = replace(self.simulation, model=self.simulation.model.portable())
+        return copy
 
     @cached_property
     def prepared(self) -> tuple[OnnxModel, tuple[str, ...]]:
@@ -33,6 +54,32 @@ class _Handle:
     @cached_property
     def deployed(self) -> OnnxModel:
         return sessions.deployed(self.model)
+
+    @cached_property
+    def simulation(self) -> Simulation:
+        return simulated(self.model)
+
+    def traced(self, trace: Trace) -> OnnxModel:
+        if trace == "simulated":
+            return self.simulation.model
+        return self.deployed if trace == "deployed" else self.model
+
+    def view(self, trace: Trace) -> FloatView:
+        if trace not in self._views:
+            self._views[trace] = self._view(trace)
+        return self._views[trace]
+
+    def _view(self, trace: Trace) -> FloatView:
+        if trace == "deployed":
+            return float_view.float_view(self.deployed, float_view.real_names(self.model))
+        if trace == "simulated":
+            return float_view.float_view(self.simulation.model, self.simulation.names)
+        return float_view.float_view(self.model)
+
+    def weights(self, trace: Trace) -> list[Weight]:
+        if trace not in self._weights:
+            self._weights[trace] = list(weights.weights(self.traced(trace)))
+        return self._weights[trace]
 
 
 class OnnxBackend:
@@ -47,47 +94,85 @@ class OnnxBackend:
 
     def load(self, source: object) -> Model:
         if isinstance(source, onnx.ModelProto):
-            proto = onnx.ModelProto()
-            proto.CopyFrom(source)
-            return self._model(files.from_proto(proto))
+            return self._model(files.from_proto(source))
         path = Path(os.fspath(source))  # type: ignore[call-overload]
-        return self._model(files.read(path), path)
+        try:
+            return self._model(files.read(path), path)
+        except UnicodeDecodeError as error:
+            # Protobuf looks at names when they are asked for.
+            raise files.damaged(path) from error
 
     def _model(self, model: OnnxModel, path: Path | None = None, notes: tuple[str, ...] = ()) -> Model:
-        name_ops(model.proto)
+        sort_nodes(model.proto.graph)
+        name_ops(model)
         infer_types(model)
-        return Model(self.name, graph_of(model.proto), _Handle(model), path, notes)
+        return Model(self.name, graph_of(model), _Handle(model), path, notes)
 
     def save(self, model: Model, path: Path) -> None:
         files.write(model.handle.model, path)
+
+    def portable(self, model: Model) -> Model:
+        return replace(model, handle=model.handle.portable())
 
     def prepare(self, model: Model) -> Model:
         prepared, notes = model.handle.prepared
         return self._model(prepared, model.path, notes)
 
+    def check(self, model: Model, recipe: Recipe) -> RecipeCheck:
+        from quantscope.backends.onnx import quantization
+
+        planned = quantization.planned(model.graph, recipe)
+        return RecipeCheck(planned.uncoded, planned.unsupported)
+
     def tensors_to_calibrate(self, model: Model, recipe: Recipe) -> Sequence[str]:
+        from quantscope.backends.onnx import quantization
+
         return quantization.tensors_to_calibrate(model.graph, recipe)
 
     def quantize(self, model: Model, recipe: Recipe, ranges: Ranges) -> Model:
+        # Not before it is needed: ONNX Runtime's quantizer takes longest of all to import.
+        from quantscope.backends.onnx import quantization
+
         quantized, notes = quantization.quantize(model.handle.model, model.graph, recipe, ranges)
         return self._model(quantized, None, (*model.notes, *notes))
 
     def float_view(self, model: Model, trace: Trace) -> FloatView:
         handle: _Handle = model.handle
-        if trace == "deployed":
-            return float_view.float_view(handle.deployed, handle.model)
-        return float_view.float_view(handle.model)
+        return handle.view(trace)
 
-    def weights(self, model: Model, trace: Trace = "exact") -> Iterator[Weight]:
+    def weights(self, model: Model, trace: Trace = "exact") -> Sequence[Weight]:
         handle: _Handle = model.handle
-        return weights.weights(handle.deployed if trace == "deployed" else handle.model)
+        return handle.weights(trace)
+
+    def element_counts(
+        self, model: Model, tensors: Sequence[str], inputs: Mapping[str, NDArray[Any]]
+    ) -> dict[str, int]:
+        return sizes.element_counts(model.handle.model, tensors, inputs)
 
     def open(
         self, model: Model, tensors: Sequence[str], *, trace: Trace, threads: int
     ) -> AbstractContextManager[Runner]:
-        handle: Any = model.handle
-        chosen = handle.deployed if trace == "deployed" else handle.model
-        return sessions.opened(chosen, tensors, optimize=trace == "optimized", threads=threads)
+        handle: _Handle = model.handle
+        return sessions.opened(handle.traced(trace), tensors, optimize=trace == "optimized", threads=threads)
+
+    def open_cut(
+        self,
+        model: Model,
+        tensors: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        trace: Trace,
+        threads: int,
+        absorbed: Mapping[str, tuple[Model, str]] = {},
+        constants: Mapping[tuple[str, str], NDArray[Any]] = {},
+    ) -> AbstractContextManager[CutRunner]:
+        if trace not in ("exact", "simulated"):
+            raise UnsupportedError(f"a model cannot be cut in the trace {trace!r}", accepted="exact, simulated")
+        handle: _Handle = model.handle
+        names = handle.simulation.names if trace == "simulated" else {}
+        activations = {name: (reference.handle.model, op) for name, (reference, op) in absorbed.items()}
+        changes = cut.Changes(activations, constants)
+        return cut.opened(handle.traced(trace), names, tensors, outputs, changes, threads=threads)
 
 
 BACKEND = OnnxBackend()

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
+from quantscope.backends.onnx import external
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.qparams import PerBlock, PerChannel, PerTensor, QParams, QuantSpec
 
@@ -31,7 +32,8 @@ class Constants:
     """The constants of a model by name, read when they are asked for."""
 
     def __init__(self, model: OnnxModel) -> None:
-        self._folder = str(model.folder or "")
+        self._folder = model.folder
+        self._qparams: dict[tuple[str, str, int, int], QParams | None] = {}
         self.tensors = {t.name: t for t in model.proto.graph.initializer}
         for node in model.proto.graph.node:
             if node.op_type == "Constant":
@@ -52,11 +54,26 @@ class Constants:
 
     def array(self, name: str) -> NDArray[Any]:
         """The values of a constant."""
-        array: NDArray[Any] = numpy_helper.to_array(self.tensors[name], self._folder)
+        if self._folder is not None and external.place(self.tensors[name]) is not None:
+            self._folder.check_unchanged()
+        array = external.array(self.tensors[name], self._folder)
         return array.astype(np.float32) if self.tensors[name].data_type in _HALVES else array
 
     def qparams(self, scale: str, zero_point: str, node: onnx.NodeProto | None = None) -> QParams | None:
         """Scale and zero point if both are constant; without a zero point codes are uint8 and it is 0."""
+        axis, block = 1, 0
+        for attribute in node.attribute if node is not None else ():
+            if attribute.name == "axis":
+                axis = attribute.i
+            elif attribute.name == "block_size":
+                block = attribute.i
+        key = (scale, zero_point, axis, block)
+        # What one op quantizes with, the next one dequantizes with.
+        if key not in self._qparams:
+            self._qparams[key] = self._read_qparams(*key)
+        return self._qparams[key]
+
+    def _read_qparams(self, scale: str, zero_point: str, axis: int, block: int) -> QParams | None:
         if scale not in self or (zero_point and zero_point not in self):
             return None
         scales = np.asarray(self.array(scale))
@@ -64,12 +81,6 @@ class Constants:
         if kind not in _CODE_BITS:
             return None
         zeros = np.asarray(self.array(zero_point)).astype(np.int64) if zero_point else np.zeros(scales.shape, np.int64)
-        axis, block = 1, 0
-        for attribute in node.attribute if node is not None else ():
-            if attribute.name == "axis":
-                axis = attribute.i
-            elif attribute.name == "block_size":
-                block = attribute.i
         granularity: PerTensor | PerChannel | PerBlock = PerTensor()
         if block:
             granularity = PerBlock(axis, block)

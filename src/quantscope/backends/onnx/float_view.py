@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import onnx
 
@@ -58,6 +59,8 @@ CODES_SUFFIX = "_quantized"
 # … and an op on codes as "op_quant".
 OP_SUFFIX = "_quant"
 
+_NO_NAMES: Mapping[str, str] = MappingProxyType({})
+
 
 def integer_op(node: onnx.NodeProto) -> IntegerOp | None:
     """How to read an op on codes; None for any other."""
@@ -66,28 +69,23 @@ def integer_op(node: onnx.NodeProto) -> IntegerOp | None:
     return INTEGER_OPS.get(node.op_type)
 
 
-def float_view(model: OnnxModel, written: OnnxModel | None = None) -> FloatView:
+def float_view(model: OnnxModel, names: Mapping[str, str] = _NO_NAMES) -> FloatView:
     """The model's graph without its quantization, and where each of its tensors is observed.
 
     Args:
-        model: the model as it is written or, to see what really runs, as ONNX Runtime optimized it.
-        written: in the latter case the model as it is written: it knows which real tensor each tensor of codes is.
+        model: the model as it is written or, to see what really runs, as it was rewritten.
+        names: in the latter case the real tensor that each tensor stands for whose own name no longer tells.
     """
-    reader = _Reader(model, _real_names(written) if written is not None else {})
-    graph = graph_of(model.proto)
-    by_name = {node.name: node for node in model.proto.graph.node}
-    ops = []
-    for op in graph.ops:
-        node = by_name[op.name]
-        stripped = reader.strip(node, op)
-        if stripped is not None:
-            ops.append(stripped)
+    reader = _Reader(model, names)
+    ops = reader.ops()
+    graph = reader.graph
     tensors = {**graph.tensors}
     for name in reader.encoded:
         known = graph.tensors.get(name) or graph.tensors.get(reader.encoded[name].codes)
         tensors[name] = Tensor(name, "float32", known.shape if known else None)
     outputs = tuple(Tensor(reader.canonical(t.name), t.dtype, t.shape) for t in graph.outputs)
-    encoded = {name: reader.encoded.get(name, EncodedTensor(real=name)) for op in ops for name in op.outputs if name}
+    written = {name: EncodedTensor(real=reader.computed.get(name, name)) for op in ops for name in op.outputs if name}
+    encoded = {name: reader.encoded.get(name, plain) for name, plain in written.items()}
     view = Graph(tuple(ops), tensors, graph.inputs, outputs, graph.constants)
     return FloatView(
         view,
@@ -95,25 +93,33 @@ def float_view(model: OnnxModel, written: OnnxModel | None = None) -> FloatView:
     )
 
 
-def _real_names(model: OnnxModel) -> dict[str, str]:
+def real_names(model: OnnxModel) -> dict[str, str]:
     """The real tensor behind each tensor of codes, and behind each dequantized one."""
-    reader = _Reader(model, {})
-    by_name = {node.name: node for node in model.proto.graph.node}
-    for op in graph_of(model.proto).ops:
-        reader.strip(by_name[op.name], op)
+    reader = _Reader(model, _NO_NAMES)
+    reader.ops()
     return reader.names
+
+
+def computed_names(model: OnnxModel, names: Mapping[str, str] = _NO_NAMES) -> dict[str, str]:
+    """The tensor that an op of the model writes for each that the ops of its float view write."""
+    reader = _Reader(model, names)
+    reader.ops()
+    return reader.computed
 
 
 class _Reader:
     """Walks a quantized graph in order and remembers which real tensor each tensor of codes stands for."""
 
     def __init__(self, model: OnnxModel, names: Mapping[str, str]) -> None:
+        self.graph = graph_of(model)
         self.constants = Constants(model)
         self.names = dict(names)
         self.encoded: dict[str, EncodedTensor] = {}
+        self.computed: dict[str, str] = {}
         self._qparams: dict[str, QParams] = {}
         self._scales: set[str] = set()
         self._products: dict[str, Op] = {}
+        self._nodes = {node.name: node for node in model.proto.graph.node}
         self._rename_outputs(model.proto)
 
     def _rename_outputs(self, proto: onnx.ModelProto) -> None:
@@ -122,13 +128,17 @@ class _Reader:
         quantized = {n.output[0]: n.input[0] for n in proto.graph.node if n.op_type == "QuantizeLinear"}
         for node in proto.graph.node:
             if node.op_type == "DequantizeLinear" and node.output[0] in outputs and node.input[0] in quantized:
-                self.names[quantized[node.input[0]]] = node.output[0]
+                self.names.setdefault(quantized[node.input[0]], node.output[0])
 
     def canonical(self, name: str) -> str:
         """The real tensor that this one stands for: itself, unless it holds codes or was dequantized."""
         return self.names.get(name, name)
 
-    def strip(self, node: onnx.NodeProto, op: Op) -> Op | None:
+    def ops(self) -> list[Op]:
+        """The ops in float terms; once they are read, so is where each tensor is."""
+        return [op for written in self.graph.ops if (op := self._strip(self._nodes[written.name], written)) is not None]
+
+    def _strip(self, node: onnx.NodeProto, op: Op) -> Op | None:
         """The op in float terms; None if it only quantizes, dequantizes or reorders."""
         handler = _STRIPPED.get(node.op_type)
         if handler is not None:
@@ -145,6 +155,8 @@ class _Reader:
             op_type, inputs = "MatMul", inputs[:2]
         elif integer is not None:
             inputs = [node.input[codes] for codes, _, _ in integer.operands]
+            for operand in integer.operands:
+                self._read_codes(*(node.input[i] if i < len(node.input) else "" for i in operand))
             if integer.bias is not None and len(node.input) > integer.bias:
                 inputs.append(node.input[integer.bias])
             scale, zero_point = (node.input[i] if i < len(node.input) else "" for i in integer.output)
@@ -153,13 +165,13 @@ class _Reader:
         else:
             # Pooling and reshaping work on codes as they are: what comes out is encoded like what went in.
             inherited = self._qparams.get(node.input[0]) if node.input else None
-            outputs = [self._codes(o, inherited) if inherited is not None else o for o in node.output if o]
+            outputs = [self._inherited(o, inherited) if inherited is not None else o for o in node.output if o]
             if node.domain == BLOCKED_DOMAIN:
                 self.encoded |= {name: EncodedTensor() for name in map(self.canonical, outputs)}
         attributes = product.attributes if product is not None else op.attributes
-        return Op(
-            name, op_type, tuple(map(self.canonical, inputs)), tuple(map(self.canonical, outputs)), op.scope, attributes
-        )
+        outputs = list(map(self.canonical, outputs))
+        self.computed |= zip([o for o in outputs if o], [o for o in node.output if o], strict=True)
+        return Op(name, op_type, tuple(map(self.canonical, inputs)), tuple(outputs), op.scope, attributes)
 
     def _is_dynamic(self, node: onnx.NodeProto, op: Op) -> bool:
         """Note a part of a dynamically quantized product: the quantization, its scale, or the integer product."""
@@ -194,6 +206,10 @@ class _Reader:
         if node.op_type == "ReorderOutput":
             self.encoded[real] = EncodedTensor(real=node.output[0])
 
+    def _inherited(self, name: str, qparams: QParams) -> str:
+        """The same for what an op made of codes, which need not be codes: Shape gives int64."""
+        return self._codes(name, qparams if self.graph.tensor(name).dtype in ("", qparams.spec.dtype) else None)
+
     def _codes(self, name: str, qparams: QParams | None) -> str:
         """Note that this tensor holds codes; returns the name of the real tensor."""
         if qparams is None:
@@ -204,6 +220,15 @@ class _Reader:
         self.encoded[real] = EncodedTensor(codes=name, qparams=qparams)
         return real
 
+    def _read_codes(self, name: str, scale: str, zero_point: str) -> None:
+        """Note what an op reads as codes that no quantization made: rows that a Gather took from a table of codes."""
+        real = self.canonical(name)
+        if name in self._qparams or name in self.constants or real in self.encoded:
+            return
+        qparams = self.constants.qparams(scale, zero_point)
+        if qparams is not None:
+            self.encoded[real] = EncodedTensor(codes=name, qparams=qparams)
+
     def _quantize(self, node: onnx.NodeProto) -> None:
         qparams = self.constants.qparams(node.input[1], node.input[2] if len(node.input) > 2 else "", node)
         real = self.canonical(node.input[0])
@@ -211,7 +236,7 @@ class _Reader:
         if qparams is not None:
             self._qparams[node.output[0]] = qparams
             # Of several quantizations of one tensor the first is its own; later ones rescale it for a consumer.
-            self.encoded.setdefault(real, EncodedTensor(codes=node.output[0], real=real, qparams=qparams))
+            self.encoded.setdefault(real, EncodedTensor(codes=node.output[0], real=node.input[0], qparams=qparams))
 
     def _dequantize(self, node: onnx.NodeProto) -> None:
         real = self.canonical(node.input[0])

@@ -3,83 +3,77 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 
 import onnx
 from onnx import numpy_helper
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from quantscope.backends.onnx.files import OnnxModel
-from quantscope.backends.onnx.sessions import first_line
-from quantscope.backends.onnx.structure import name_ops
+from quantscope.backends.onnx.external import Place, array, place
+from quantscope.backends.onnx.files import OnnxModel, made
+from quantscope.backends.onnx.sessions import first_line, optimized
+from quantscope.errors import ModelError
 
 # QuantizeLinear has had an axis, which per-channel weights need, since opset 13.
 PER_CHANNEL_OPSET = 13
 _TARGET_OPSET = 17
+# What tells ONNX Runtime's quantizer that types are inferred: it would do it again on a copy with all weights.
+_DONE_BEFORE = ("onnx.quant.pre_process", "onnx.infer")
 _OPS_WITH_BIAS = frozenset(("Conv", "ConvTranspose", "Gemm"))
 
 
 def prepare(model: OnnxModel) -> tuple[OnnxModel, tuple[str, ...]]:
-    """The model with a recent opset, inferred shapes, folded constants and batch normalization, and notes.
+    """The model with a recent opset, folded constants and batch normalization, and notes.
 
     Steps that fail on this model are left out, each with a note.
     """
-    proto = model.with_weights()
-    notes = []
-    if model.opset < PER_CHANNEL_OPSET:
-        try:
-            proto = onnx.version_converter.convert_version(proto, _TARGET_OPSET)
-        except Exception as error:  # The converter raises bare RuntimeErrors and more.
-            notes.append(
-                f"opset {model.opset} could not be raised to {_TARGET_OPSET} ({first_line(error)}): "
-                "weights can only be quantized per tensor"
-            )
-    attempts: tuple[tuple[str, dict[str, bool]], ...] = (
-        ("", {}),
-        ("shape inference", {"skip_onnx_shape": True}),
-        ("constant folding", {"skip_optimization": True}),
-    )
-    reason = ""
-    for skipped, options in attempts:
-        try:
-            prepared = _pre_process(proto, options)
-        except Exception as error:  # Each step raises errors of its own making.
-            reason = first_line(error)
-            continue
-        if skipped:
-            notes.append(f"prepared without {skipped}: {reason}")
-        give_each_op_its_bias(prepared)
-        name_ops(prepared)
-        return OnnxModel(prepared), tuple(notes)
-    notes.append(f"quantized without preparation: {reason}")
-    return OnnxModel(proto), tuple(notes)
+    model.check_unchanged()
+    notes: list[str] = []
+    raised = model if model.opset >= PER_CHANNEL_OPSET else _raised(model, notes)
+    try:
+        # The same level, and the same steps, as onnxruntime.quantization.quant_pre_process, which holds all weights.
+        prepared = optimized(raised, "ORT_ENABLE_BASIC")
+    except ModelError as error:
+        notes.append(f"prepared without constant folding: {first_line(error)}")
+        prepared = raised.copy()
+    give_each_op_its_bias(prepared)
+    said = {entry.key for entry in prepared.proto.metadata_props}
+    for key in _DONE_BEFORE:
+        if key not in said:
+            prepared.proto.metadata_props.add(key=key, value="onnxruntime.quant")
+    return prepared, tuple(notes)
 
 
-def _pre_process(proto: onnx.ModelProto, options: dict[str, bool]) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory(prefix="quantscope-") as folder, quiet():
-        source, target = Path(folder) / "model.onnx", Path(folder) / "prepared.onnx"
-        onnx.save(proto, str(source))
-        # The optimizer writes the types that quantization needs. Symbolic inference would add symbols alone, takes
-        # seconds, and leaves its files in the current folder where it fails.
-        quant_pre_process(str(source), str(target), skip_symbolic_shape=True, **options)
-        prepared = onnx.load(str(target))
-    # The optimizer can fail and say so only in the log.
-    if not prepared.graph.node:
-        raise RuntimeError("the optimizer returned an empty model")
-    return prepared
+def _raised(model: OnnxModel, notes: list[str]) -> OnnxModel:
+    """The model in an opset that has scales per channel; as it is, and a note why, where that fails."""
+    try:
+        raised = onnx.version_converter.convert_version(model.proto, _TARGET_OPSET)
+        if _places(raised) == _places(model.proto):
+            return OnnxModel(raised, model.folder, model.data_beside)
+        # Not every version of onnx keeps references to weights.
+        raised = onnx.version_converter.convert_version(model.with_weights(), _TARGET_OPSET)
+        return made(raised, data_beside=model.data_beside)
+    except Exception as error:  # The converter raises bare RuntimeErrors and more.
+        notes.append(
+            f"opset {model.opset} could not be raised to {_TARGET_OPSET} ({first_line(error)}): "
+            "weights can only be quantized per tensor"
+        )
+        return model
 
 
-def give_each_op_its_bias(proto: onnx.ModelProto) -> None:
+def _places(proto: onnx.ModelProto) -> dict[str, Place]:
+    return {tensor.name: where for tensor in proto.graph.initializer if (where := place(tensor)) is not None}
+
+
+def give_each_op_its_bias(model: OnnxModel) -> None:
     """Bring biases into the form that ONNX Runtime's quantizer handles: one per op, with one axis.
 
     It names the copies of a shared bias with a digit, which can be another tensor's name (basic-pitch), and fails per
     channel on a Gemm whose bias has the shape [1, N] (Magika).
     """
+    proto = model.proto
     biases = {tensor.name: tensor for tensor in proto.graph.initializer}
     uses = Counter(name for node in proto.graph.node for name in node.input)
     taken = {name for node in proto.graph.node for name in (*node.input, *node.output)} | set(biases)
@@ -87,7 +81,7 @@ def give_each_op_its_bias(proto: onnx.ModelProto) -> None:
         if node.op_type not in _OPS_WITH_BIAS or len(node.input) < 3 or node.input[2] not in biases:
             continue
         bias = biases[node.input[2]]
-        values = numpy_helper.to_array(bias)
+        values = array(bias, model.folder)
         flat = values.ndim == 2 and values.shape[0] == 1
         if uses[bias.name] == 1 and not flat:
             continue

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,9 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from quantscope.backends.onnx.external import size
 from quantscope.backends.onnx.files import OnnxModel
+from quantscope.backends.onnx.folders import TemporaryFolder
 from quantscope.backends.onnx.structure import infer_types, name_ops
 from quantscope.errors import DataError, ModelError
 
@@ -26,6 +27,8 @@ def session_options(threads: int, level: str = "ORT_ENABLE_ALL") -> Any:
     options.log_severity_level = _ONLY_ERRORS
     options.intra_op_num_threads = threads
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    # Almost all tensors are outputs, with memory of their own: a block for the others at once is mostly waste.
+    options.enable_mem_pattern = False
     # Idle worker threads would otherwise burn a core while the statistics are taken.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
@@ -37,17 +40,17 @@ def session(model: OnnxModel, options: Any, tensors: Sequence[str] = ()) -> Any:
     Raises:
         ModelError: ONNX Runtime refuses the model.
     """
-    if model.external and model.folder is not None:
+    model.check_unchanged()
+    if model.folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
-    outputs = model.proto.graph.output
-    own = len(outputs)
-    present = {output.name for output in outputs}
-    # Added to the message itself for as long as it takes to serialize it: a copy would double the weights.
-    outputs.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in present)
-    try:
-        content = model.proto.SerializeToString()
-    finally:
-        del outputs[own:]
+    proto = model.proto
+    if tensors:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.proto)
+        present = {output.name for output in proto.graph.output}
+        added = (onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in present)
+        proto.graph.output.extend(added)
+    content = proto.SerializeToString()
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base class.
@@ -68,25 +71,37 @@ def deployed(model: OnnxModel) -> OnnxModel:
     Where more than a tenth of the ops would work on blocked channels, as in a model that is mostly float, layouts are
     left alone: then nearly all tensors can be read, and float rounding may differ in the last digit.
     """
-    optimized = _optimized(model, "ORT_ENABLE_ALL")
-    nodes = optimized.proto.graph.node
+    found = optimized(model, "ORT_ENABLE_ALL")
+    nodes = found.proto.graph.node
     if sum(node.domain == BLOCKED_DOMAIN for node in nodes) > _MOST_BLOCKED * len(nodes):
-        return _optimized(model, "ORT_ENABLE_EXTENDED")
-    return optimized
+        return optimized(model, "ORT_ENABLE_EXTENDED")
+    return found
 
 
-def _optimized(model: OnnxModel, level: str) -> OnnxModel:
-    with tempfile.TemporaryDirectory(prefix="quantscope-") as folder:
-        path = Path(folder) / "deployed.onnx"
-        options = session_options(1, level)
-        options.optimized_model_filepath = str(path)
-        if model.external:
-            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "deployed.data")
+def optimized(model: OnnxModel, level: str) -> OnnxModel:
+    """The graph after ONNX Runtime's optimization at this level, its weights in a temporary folder.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+        OutputError: the temporary folder is full.
+    """
+    folder = TemporaryFolder()
+    path = folder.path / "optimized.onnx"
+    options = session_options(1, level)
+    options.optimized_model_filepath = str(path)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+    # Nothing will run: weights need no other form.
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    try:
         session(model, options)
-        optimized = OnnxModel(onnx.load(str(path)))
-    name_ops(optimized.proto)
-    infer_types(optimized)
-    return optimized
+    except ModelError as error:
+        if shutil.disk_usage(folder.path).free < size(model.proto):
+            raise folder.no_room(error.message) from error
+        raise
+    result = OnnxModel(onnx.load(str(path), load_external_data=False), folder, model.data_beside)
+    name_ops(result)
+    infer_types(result)
+    return result
 
 
 class SessionRunner:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import math
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import onnx
 from onnx import TensorProto, helper
 
+from quantscope.backends.onnx.external import place
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.graph import Dimension, Graph, Op, Tensor
 from quantscope.scopes import scopes
 
 _SHOWN_ATTRIBUTE_VALUES = 16
 _LARGEST_SHAPE_CONSTANT = 64
+_GRAPHS: WeakKeyDictionary[OnnxModel, Graph] = WeakKeyDictionary()
 
 
-def name_ops(proto: onnx.ModelProto) -> None:
+def name_ops(model: OnnxModel) -> None:
     """Give every node a name of its own: the type and first output where it has none, '#2' behind a repeated one."""
+    _GRAPHS.pop(model, None)
     seen: dict[str, int] = {}
-    for node in proto.graph.node:
+    for node in model.proto.graph.node:
         name = node.name or f"{node.op_type}:{next((o for o in node.output if o), '')}"
         seen[name] = seen.get(name, 0) + 1
         node.name = name if seen[name] == 1 else f"{name}#{seen[name]}"
@@ -28,18 +32,26 @@ def name_ops(proto: onnx.ModelProto) -> None:
 
 def infer_types(model: OnnxModel) -> None:
     """Add the types and shapes that ONNX can infer; a model on which inference fails stays as it is."""
+    found = inferred(without_weights(model.proto))
+    if found is not None:
+        _GRAPHS.pop(model, None)
+        del model.proto.graph.value_info[:]
+        model.proto.graph.value_info.extend(found.graph.value_info)
+
+
+def inferred(proto: onnx.ModelProto, *, data_prop: bool = False) -> onnx.ModelProto | None:
+    """The message with the types and shapes that ONNX can infer, from values of shapes too; None if that fails."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(_without_weights(model.proto))
+        found: onnx.ModelProto = onnx.shape_inference.infer_shapes(proto, data_prop=data_prop)
     except Exception:  # Inference raises errors of many kinds, and what it would add is not needed to run.
-        return
-    del model.proto.graph.value_info[:]
-    model.proto.graph.value_info.extend(inferred.graph.value_info)
+        return None
+    return found
 
 
-def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with inputs in the place of its large constants: inference needs the values of shapes alone."""
     graph = proto.graph
-    small = [t for t in graph.initializer if math.prod(t.dims) <= _LARGEST_SHAPE_CONSTANT]
+    small = [t for t in graph.initializer if math.prod(t.dims) <= _LARGEST_SHAPE_CONSTANT and place(t) is None]
     kept = {t.name for t in small} | {value.name for value in graph.input}
     large = [
         helper.make_tensor_value_info(t.name, t.data_type, list(t.dims))
@@ -88,9 +100,17 @@ def _attribute(attribute: onnx.AttributeProto) -> Any:
     return values if len(values) <= _SHOWN_ATTRIBUTE_VALUES else f"{len(values)} values"
 
 
-def graph_of(proto: onnx.ModelProto) -> Graph:
-    """The graph of a model whose nodes all have names; types and shapes as far as the model tells them."""
-    graph = proto.graph
+def graph_of(model: OnnxModel) -> Graph:
+    """The graph of a model whose nodes all have names; types and shapes as far as the model tells them.
+
+    It is made once: whatever changes the message of a model that has a graph has to go through this module.
+    """
+    if model not in _GRAPHS:
+        _GRAPHS[model] = _graph(model.proto.graph)
+    return _GRAPHS[model]
+
+
+def _graph(graph: onnx.GraphProto) -> Graph:
     constants = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
     tensors = {t.name: Tensor(t.name, dtype_name(t.data_type), tuple(t.dims)) for t in graph.initializer}
     tensors |= {v.name: _tensor(v) for v in (*graph.value_info, *graph.output, *graph.input)}

@@ -48,7 +48,7 @@ def weights(model: OnnxModel) -> Iterator[Weight]:
     """The float constants that ops compute with, dequantized where they are quantized; scalars are left out."""
     constants = Constants(model)
     operands = _Operands(model, constants)
-    attributes = {op.name: op.attributes for op in graph_of(model.proto).ops}
+    attributes = {op.name: op.attributes for op in graph_of(model).ops}
     for node in model.proto.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Constant"):
             continue
