@@ -22,7 +22,7 @@ from conftest import convolutions, images
 from quantscope.cli import app, main
 from quantscope.diagnosis import sortable_columns
 
-COMMANDS = ("diagnose", "quantize", "show", "export", "demo")
+COMMANDS = ("diagnose", "quantize", "show", "export", "demo", "recipe")
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_diagnose_prints_accuracy_and_both_tables_within_100_columns(call: Any) 
     for title in ("Accuracy", "Activations summary", "Weights summary", "What to do next", "run file: model.qscope"):
         assert title in out
     header = out[out.index("Activations summary") : out.index("Weights summary")]
-    assert all(column in header for column in ("Op", "MSE", "SQNR dB", "Activation", "min", "max", "clipped"))
+    assert all(column in header for column in ("Op", "MSE", "SQNR", "isolated", "local", "min", "clipped"))
     weights = out[out.index("Weights summary") :]
     assert all(column in weights for column in ("MSE", "min", "max", "mean", "std", "variance", "reference"))
     assert "/stem/conv/Conv" in out

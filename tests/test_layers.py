@@ -14,17 +14,17 @@ ROOT = Path(quantscope.__file__).parent
 # Each layer may import its own modules and those of the layers below it.
 LAYERS = (
     {"errors"},
-    {"graph", "qparams", "progress", "scopes"},
-    {"quantized", "recipe"},
+    {"graph", "qparams", "progress", "scopes", "memory", "plan"},
+    {"quantized", "recipe", "recipe_file", "channel_axes"},
     {"matching", "confirmation"},
     {"statistics", "pairing", "samples", "sources", "binding", "images"},
     {"backends.base"},
     {"backends.onnx"},
     {"backends.registry"},
-    {"calibration", "evaluation"},
+    {"calibration", "evaluation", "tracing", "spread", "conversions"},
     {"diagnosis"},
     {"report", "runfile"},
-    {"sweep", "weights"},
+    {"sweep", "weights", "attribution"},
     {"workflows", "demo"},
     {"cli"},
 )

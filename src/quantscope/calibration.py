@@ -51,5 +51,6 @@ def calibrate(
             f"calibration met values that are not finite in {len(odd)} tensors, first in {odd[0]!r}; "
             "ranges are those of the finite values"
         )
-    ranges = {name: calibrated_range(s, recipe.calibration) for name, s in statistics.items() if s.count}
+    levels = 1 << recipe.activations.bits
+    ranges = {name: calibrated_range(s, recipe.calibration, levels) for name, s in statistics.items() if s.count}
     return ranges, tuple(notes)

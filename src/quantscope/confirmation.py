@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice, permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,3 +70,59 @@ def layout(x: NDArray[np.floating], y: NDArray[np.generic]) -> Layout | None:
 def arranged(y: NDArray[np.generic], order: Layout, shape: tuple[int, ...]) -> NDArray[np.generic]:
     """The array in the layout that `layout` found."""
     return y.transpose(order) if order else y.reshape(shape)
+
+
+@dataclass
+class Alignment:
+    """How a tensor lies beside its reference: found in the first batch, then applied to all.
+
+    `layout` is None where both lie alike; `mismatch` says why the two cannot be compared, "" while they can.
+    """
+
+    confirmed: bool = False
+    layout: Layout | None = None
+    mismatch: str = ""
+
+    def aligned(
+        self, x: NDArray[Any], y: NDArray[Any], name: str = "", *, doubtful: bool = False
+    ) -> NDArray[Any] | None:
+        """Return y in the reference's layout; None if it cannot be compared.
+
+        Args:
+            x: the reference's tensor.
+            y: the quantized model's, values or codes.
+            name: what y is called, for a message.
+            doubtful: nothing but its place in the graph speaks for the pair: y must follow x.
+        """
+        if not self.confirmed:
+            self._confirm(x, y, name, doubtful)
+        if self.layout is not None and x.size == y.size:
+            y = arranged(y, self.layout, x.shape)
+        if x.shape != y.shape:
+            self.mismatch = self.mismatch or f"shapes differ: reference {list(x.shape)}, quantized {list(y.shape)}"
+        return None if self.mismatch else y
+
+    def _confirm(self, x: NDArray[Any], y: NDArray[Any], name: str, doubtful: bool) -> None:
+        self.confirmed = True
+        r = correlation(x, y) if x.shape == y.shape else math.nan
+        # Axes of one length hide that they were exchanged: only the values tell.
+        if not r > LIKELY:
+            self.layout = layout(x, y)
+            if self.layout is not None:
+                r = correlation(x, arranged(y, self.layout, x.shape))
+        if doubtful and r < UNRELATED:
+            self.mismatch = f"ambiguous: {name} stands in its place and does not follow it (r={r:.2f})"
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The whole state, for a run file."""
+        return {
+            "mismatch": np.asarray(self.mismatch),
+            "layout": np.asarray([-1] if self.layout is None else self.layout, np.int64),
+            "confirmed": np.asarray(self.confirmed),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Alignment:
+        """The alignment whose state `arrays` gave."""
+        layout = arrays["layout"].tolist()
+        return cls(bool(arrays["confirmed"]), None if layout == [-1] else tuple(layout), str(arrays["mismatch"]))

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from quantscope.evaluation import Score
 from quantscope.graph import Graph
 from quantscope.pairing import Role, TensorPair
+from quantscope.plan import Traced
 from quantscope.qparams import PerBlock, PerChannel, QParams
 from quantscope.recipe import Recipe
-from quantscope.statistics import PairStatistics, TensorStatistics, shared_bins
+from quantscope.statistics import ErrorStatistics, Histogram, PairStatistics, TensorStatistics, shared_bins
+from quantscope.statistics.budget import ErrorBudget
 from quantscope.statistics.channels import ChannelStatistics
 
 HISTOGRAM_BINS = 256
@@ -34,6 +36,8 @@ class TensorSummary:
     mean: float
     std: float
     variance: float
+    kurtosis: float = math.nan
+    outlier_ratio: float = math.nan
 
     @classmethod
     def of(cls, statistics: TensorStatistics) -> TensorSummary:
@@ -47,6 +51,8 @@ class TensorSummary:
             statistics.mean,
             statistics.std,
             statistics.variance,
+            statistics.kurtosis,
+            statistics.outlier_ratio,
         )
 
 
@@ -58,14 +64,23 @@ class SharedHistogram:
     reference: NDArray[np.int64]
     quantized: NDArray[np.int64]
 
+    @property
+    def bins(self) -> Histogram:
+        """The values of both tensors together, on the grid of powers of two that the edges lie on."""
+        width = float(self.edges[1] - self.edges[0])
+        return Histogram(round(math.log2(width)), round(self.edges[0] / width), self.reference + self.quantized)
+
 
 @dataclass(frozen=True)
 class TensorDiagnosis:
     """One row: a tensor of the reference beside the one that stands for it.
 
     mse, sqnr_db, cosine and rmse_over_scale are the cumulative error, with all that came before the op; `local_*` and
-    clipped_fraction are this tensor's own rounding and clipping. A weight has nothing before it: both agree. Error
-    metrics are nan where any value is not finite; the counts are in `reference` and `quantized`.
+    clipped_fraction are this tensor's own rounding and clipping; `isolated_*` is the error of the op alone, quantized
+    on reference inputs, and `budget` splits the cumulative error by its causes, both over a few samples. A weight has
+    nothing before it: all agree. `simulated_sqnr_db` is the cumulative error of the simulated trace, and
+    `kernels_sqnr_db` what the kernels that really run add to it. Error metrics are nan where any value is not finite;
+    the counts are in `reference` and `quantized`.
     """
 
     op: str
@@ -91,6 +106,11 @@ class TensorDiagnosis:
     levels_used: int | None
     effective_bits: float
     first_non_finite_sample: int | None = None
+    simulated_sqnr_db: float = math.nan
+    kernels_sqnr_db: float = math.nan
+    isolated_mse: float = math.nan
+    isolated_sqnr_db: float = math.nan
+    budget: ErrorBudget | None = field(default=None, compare=False)
     histogram: SharedHistogram | None = field(default=None, compare=False, repr=False)
     channels: ChannelStatistics | None = field(default=None, compare=False, repr=False)
 
@@ -131,6 +151,8 @@ def tensor_diagnosis(
     statistics: PairStatistics,
     *,
     first_non_finite_sample: int | None = None,
+    simulation: ErrorStatistics | None = None,
+    kernels: ErrorStatistics | None = None,
     channels: ChannelStatistics | None = None,
 ) -> TensorDiagnosis:
     """The row of a pair from what was accumulated."""
@@ -163,6 +185,8 @@ def tensor_diagnosis(
         levels_used=statistics.levels_used,
         effective_bits=statistics.effective_bits,
         first_non_finite_sample=first_non_finite_sample,
+        simulated_sqnr_db=simulation.sqnr_db if simulation is not None and finite else math.nan,
+        kernels_sqnr_db=kernels.sqnr_db if kernels is not None and finite else math.nan,
         histogram=SharedHistogram(shared[0].edges, shared[0].counts, shared[1].counts),
         channels=channels,
     )
@@ -229,7 +253,8 @@ class Diagnosis:
     """What was found: rows in execution order, accuracy of both models, and all that is needed to trust them.
 
     `skipped` gives a reason for each op that has no row; `coverage` is the share of compute ops that have one.
-    `measuring_changed` is the largest difference that exposing tensors made to the quantized model's outputs.
+    `measuring_changed` is the largest difference that looking made to the quantized model's outputs: exposing the
+    tensors of the deployed trace, or running the simulated one in its place.
     """
 
     tensors: tuple[TensorDiagnosis, ...]
@@ -242,6 +267,7 @@ class Diagnosis:
     environment: Mapping[str, str]
     notes: tuple[str, ...] = ()
     measuring_changed: float | None = None
+    trace: Traced = "deployed"
     status: str = "finished"
     run: str = ""
     stages: tuple[Mapping[str, Any], ...] = ()
@@ -283,6 +309,12 @@ class Diagnosis:
         )
 
     @property
+    def kernel_differences(self) -> tuple[TensorDiagnosis, ...]:
+        """The activations on which the deployed and the simulated trace differ, those that differ most first."""
+        rows = (t for t in self.tensors if t.role == "activation" and math.isfinite(t.kernels_sqnr_db))
+        return tuple(sorted(rows, key=lambda t: t.kernels_sqnr_db))
+
+    @property
     def failure_sources(self) -> tuple[FailureSource, ...]:
         """The ops that break the model, in execution order: much error comes out where little went in.
 
@@ -314,15 +346,21 @@ class Diagnosis:
 
 
 # Columns in which a small value is a bad one.
-_RISING = frozenset(("sqnr_db", "local_sqnr_db", "cosine", "effective_bits", "levels_used", "min"))
+_RISING = frozenset(
+    (
+        "sqnr_db", "isolated_sqnr_db", "local_sqnr_db", "simulated_sqnr_db", "kernels_sqnr_db", "cosine",
+        "effective_bits", "levels_used", "min",
+    )
+)  # fmt: skip
 _TEXT = frozenset(("op", "op_type", "scope", "tensor", "dtype"))
 
 
 def sortable_columns() -> tuple[str, ...]:
     """The columns that a table can be sorted by."""
     return (
-        "sqnr_db", "mse", "cosine", "rmse_over_scale", "local_sqnr_db", "local_mse", "clipped_fraction",
-        "effective_bits", "levels_used", "min", "max", "mean", "std", "variance", "op", "op_type", "order",
+        "sqnr_db", "mse", "cosine", "rmse_over_scale", "isolated_sqnr_db", "isolated_mse", "local_sqnr_db",
+        "local_mse", "simulated_sqnr_db", "kernels_sqnr_db", "clipped_fraction", "effective_bits", "levels_used",
+        "min", "max", "mean", "std", "variance", "kurtosis", "outlier_ratio", "op", "op_type", "order",
     )  # fmt: skip
 
 
@@ -354,6 +392,6 @@ def ordered(tensors: Any, column: str) -> tuple[TensorDiagnosis, ...]:
 def _getter(column: str) -> Callable[[TensorDiagnosis], Any]:
     if column not in sortable_columns():
         raise KeyError(column)
-    if column in ("min", "max", "mean", "std", "variance"):
+    if column in ("min", "max", "mean", "std", "variance", "kurtosis", "outlier_ratio"):
         return lambda tensor: getattr(tensor.reference, column)
     return lambda tensor: getattr(tensor, column)

@@ -61,5 +61,9 @@ class OutputError(QuantscopeError):
     """A result could not be written (disk full, no permission, the file exists)."""
 
 
+class WorkerError(QuantscopeError):
+    """A worker process or a cluster that shares the work cannot be reached, or keeps dying."""
+
+
 class UnsupportedError(QuantscopeError):
     """This backend, or this machine, cannot do what was asked."""

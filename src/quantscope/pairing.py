@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from quantscope.graph import Graph, Op
 from quantscope.matching import How, Weights, family, match
@@ -37,7 +39,8 @@ class TensorPair:
 
     `quantized_name` is the tensor to read: integer codes if `codes`, real values else. With `qparams` it is
     quantized; without, it was left in float. `absorbed` is the type of an activation that became part of the op;
-    `quantized_op` is the op's name in the quantized model, and `how` says what told that the two belong together.
+    `quantized_op` is the op's name in the quantized model, and `how` says what told that the two belong together;
+    `view_name` is the tensor's name in the float view.
     """
 
     op: Op
@@ -49,6 +52,11 @@ class TensorPair:
     absorbed: str = ""
     quantized_op: str = ""
     how: How = "name"
+    view_name: str = ""
+
+    def real(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The real values of what was read under `quantized_name`."""
+        return self.qparams.dequantize(values) if self.codes and self.qparams is not None else values
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,7 @@ def pair(reference: Graph, quantized: FloatView, reference_weights: Weights, qua
                     found.absorbed,
                     op.name,
                     found.how,
+                    name,
                 )
             )
             covered |= {found.op.name, reference.producers[found.tensor].name}

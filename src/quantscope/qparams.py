@@ -112,7 +112,8 @@ class QParams:
         """The real values of codes, in the scale's own float type as an inference engine computes them."""
         scale, zero_point = self.aligned(codes.shape)
         # uint8 minus uint8 wraps around: widen first.
-        values: NDArray[Any] = (codes.astype(np.int64) - zero_point).astype(scale.dtype) * scale
+        wide = np.int32 if codes.dtype.itemsize < 4 else np.int64
+        values: NDArray[Any] = (codes.astype(wide) - zero_point.astype(wide)).astype(scale.dtype) * scale
         return values
 
     @property

@@ -27,6 +27,7 @@ from quantscope.evaluation import Score, score
 from quantscope.graph import Graph, Op, Tensor
 from quantscope.pairing import coverage
 from quantscope.recipe import Recipe
+from quantscope.statistics.budget import ErrorBudget
 from quantscope.statistics.channels import ChannelStatistics
 
 SCHEMA_VERSION = 1
@@ -325,6 +326,13 @@ class RunFile:
         rows = self._connection.execute("SELECT row, arrays FROM tensors ORDER BY position").fetchall()
         return tuple(_row(json.loads(row), unpack(arrays) if arrays else {}) for row, arrays in rows)
 
+    def activation_rows(self) -> dict[int, TensorDiagnosis]:
+        """The rows of the activations so far, by position."""
+        rows = self._connection.execute(
+            "SELECT position, row, arrays FROM tensors WHERE role = 'activation'"
+        ).fetchall()
+        return {position: _row(json.loads(row), unpack(arrays) if arrays else {}) for position, row, arrays in rows}
+
     def diagnosis(self) -> Diagnosis:
         """The diagnosis as far as it is.
 
@@ -346,6 +354,7 @@ class RunFile:
                 environment=self.about("environment") or {},
                 notes=tuple(self.about("notes") or ()),
                 measuring_changed=self.about("measuring_changed"),
+                trace=(self.about("plan") or {}).get("trace", "deployed"),
                 status=self._status(),
                 run=str(self.path or ""),
                 stages=self.stages(),
@@ -426,8 +435,11 @@ _ARRAY_FIELDS = ("histogram", "channels")
 
 
 def _row_json(tensor: TensorDiagnosis) -> str:
-    plain = replace(tensor, histogram=None, channels=None)
-    return json.dumps({key: value for key, value in asdict(plain).items() if key not in _ARRAY_FIELDS})
+    plain = asdict(replace(tensor, budget=None, histogram=None, channels=None))
+    budget = tensor.budget
+    if budget is not None:
+        plain["budget"] = asdict(budget)
+    return json.dumps({key: value for key, value in plain.items() if key not in _ARRAY_FIELDS})
 
 
 def _row_arrays(tensor: TensorDiagnosis) -> dict[str, NDArray[Any]]:
@@ -451,6 +463,7 @@ def _row(values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TensorDi
             **values,
             "reference": TensorSummary(**values["reference"]),
             "quantized": TensorSummary(**values["quantized"]),
+            "budget": ErrorBudget(**values["budget"]) if values.get("budget") else None,
             "histogram": SharedHistogram(**parts["histogram"]) if "histogram" in parts else None,
             "channels": ChannelStatistics(**parts["channels"]) if "channels" in parts else None,
         }

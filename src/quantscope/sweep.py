@@ -6,83 +6,30 @@ uninterrupted run, because the accumulators come back bit for bit and the batche
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from dataclasses import dataclass, field, replace
 from os import cpu_count
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantscope import evaluation
-from quantscope.backends.base import Backend, Model, Runner, Trace
-from quantscope.confirmation import LIKELY, UNRELATED, Layout, arranged, correlation, layout
+from quantscope import evaluation, memory, spread
+from quantscope.backends.base import Backend, Model
+from quantscope.confirmation import Alignment
 from quantscope.diagnosis import tensor_diagnosis
-from quantscope.errors import DataError
-from quantscope.pairing import TensorPair
+from quantscope.plan import Plan
 from quantscope.progress import Progress
 from quantscope.runfile import RunFile
 from quantscope.samples import Batch, Samples
-from quantscope.statistics import PairStatistics
+from quantscope.tracing import Comparison, Job, Scored, Shard, Values, opened, shard_stop, whole_batches
 
 STAGE = "compare"
 # A checkpoint may cost this share of the run's time, and is never older than the longest pause.
 _CHECKPOINT_SHARE = 0.02
 _SHORTEST_PAUSE_SECONDS = 2.0
-_SHARES_PER_WORKER = 4
-
-
-@dataclass
-class _Compared:
-    """One pair with what has been accumulated of it."""
-
-    pair: TensorPair
-    statistics: PairStatistics
-    first_non_finite_sample: int | None = None
-    mismatch: str = ""
-    layout: Layout | None = None
-    confirmed: bool = False
-
-    def update(self, x: NDArray[Any], y: NDArray[Any], first: int) -> None:
-        if not self.confirmed:
-            self._confirm(x, y)
-        if self.layout is not None and x.size == y.size:
-            y = arranged(y, self.layout, x.shape)
-        if x.shape != y.shape:
-            self.mismatch = self.mismatch or f"shapes differ: reference {list(x.shape)}, quantized {list(y.shape)}"
-        if self.mismatch:
-            return
-        finite = self.statistics.error.count
-        self.statistics.update(x, y)
-        if self.first_non_finite_sample is None and self.statistics.error.count - finite < x.size:
-            self.first_non_finite_sample = first + _first_non_finite(x, y)
-
-    def _confirm(self, x: NDArray[Any], y: NDArray[Any]) -> None:
-        """On the first batch: find the layout, and drop a pair whose two sides have nothing to do with each other."""
-        self.confirmed = True
-        r = correlation(x, y) if x.shape == y.shape else math.nan
-        # Axes of one length hide that they were exchanged: only the values tell.
-        if not r > LIKELY:
-            self.layout = layout(x, y)
-            if self.layout is not None:
-                r = correlation(x, arranged(y, self.layout, x.shape))
-        if self.pair.how == "structure" and r < UNRELATED:
-            self.mismatch = (
-                f"ambiguous: {self.pair.quantized_name} stands in its place and does not follow it (r={r:.2f})"
-            )
-
-
-def _first_non_finite(x: NDArray[Any], y: NDArray[Any]) -> int:
-    """The position in the batch of the first sample with a value that is not finite."""
-    for i in range(len(x) if x.ndim else 0):
-        if not (np.isfinite(x[i]).all() and (y.dtype.kind in "iu" or np.isfinite(y[i]).all())):
-            return i
-    return 0
+_FLOAT_BYTES = 4
 
 
 @dataclass
@@ -93,19 +40,14 @@ class _Scores:
     metrics: dict[str, evaluation.Metric] = field(default_factory=dict)
     pending: dict[str, tuple[int, list[float], list[float]]] = field(default_factory=dict)
 
-    def add(
-        self,
-        reference: evaluation.Outputs,
-        quantized: evaluation.Outputs,
-        labels: NDArray[Any] | None,
-        first: int,
-    ) -> None:
+    def add(self, scored: Scored) -> None:
+        reference, labels = scored.reference, scored.labels
         if not self.metrics:
             self._choose(reference, labels)
         for name, metric in self.metrics.items():
-            _, x, y = self.pending.setdefault(name, (first, [], []))
+            _, x, y = self.pending.setdefault(name, (scored.first, [], []))
             x.extend(metric(reference, labels, reference).tolist())
-            y.extend(metric(quantized, labels, reference).tolist())
+            y.extend(metric(scored.quantized, labels, reference).tolist())
 
     def _choose(self, outputs: evaluation.Outputs, labels: NDArray[Any] | None) -> None:
         if self.chosen is not None and not isinstance(self.chosen, str):
@@ -122,18 +64,79 @@ def metric_named(metric: str | Callable[..., Any] | None) -> None:
         evaluation.metric(metric)
 
 
+@dataclass
+class _Position:
+    """How far a sweep is: samples are gone through once for each chunk of pairs that memory holds at a time."""
+
+    run_file: RunFile
+    evaluated: range
+    chunks: list[range]
+    done: int
+    began: float
+    last_checkpoint: float = field(default_factory=time.monotonic)
+    pause: float = _SHORTEST_PAUSE_SECONDS
+
+    @property
+    def total(self) -> int:
+        return len(self.evaluated) * len(self.chunks)
+
+    @property
+    def chunk(self) -> int:
+        return self.done // len(self.evaluated) if self.evaluated else 0
+
+    @property
+    def sample(self) -> int:
+        """The next sample of the chunk that is gone through now."""
+        return self.evaluated.start + (self.done - self.chunk * len(self.evaluated))
+
+    def checkpoint(self, comparisons: Sequence[Comparison], scores: _Scores, *, complete: bool) -> None:
+        """Write what the chunk's comparisons are, if it is complete or the last time is long enough ago."""
+        before = time.monotonic()
+        if not complete and before - self.last_checkpoint <= self.pause:
+            return
+        chunk = self.chunks[(self.done - 1) // len(self.evaluated)] if self.done else range(0)
+        chosen = {position: comparisons[position] for position in chunk}
+        rows = {
+            position: tensor_diagnosis(
+                c.pair,
+                c.statistics,
+                first_non_finite_sample=c.first_non_finite_sample,
+                simulation=c.simulation,
+                kernels=c.kernels,
+            )
+            for position, c in chosen.items()
+            if not c.alignment.mismatch and (c.statistics.reference.count or complete)
+        }
+        if complete:
+            # The accumulators, which know it too, are about to go.
+            found = {str(position): c.alignment.layout for position, c in chosen.items()}
+            self.run_file.write_about(layouts={**(self.run_file.about("layouts") or {}), **found})
+        mismatched = {c.pair.op.name: c.alignment.mismatch for c in chosen.values() if c.alignment.mismatch}
+        if mismatched:
+            self.run_file.write_about(skipped={**(self.run_file.about("skipped") or {}), **mismatched})
+        # Of a chunk that is complete the accumulators are needed no more.
+        states = {} if complete else {position: c.arrays() for position, c in chosen.items()}
+        finished = self.done >= self.total
+        self.run_file.checkpoint(
+            rows, states, scores.pending, (STAGE, self.done, self.total, finished, time.monotonic() - self.began)
+        )
+        scores.pending = {}
+        self.last_checkpoint = time.monotonic()
+        self.pause = max(_SHORTEST_PAUSE_SECONDS, (self.last_checkpoint - before) / _CHECKPOINT_SHARE)
+
+
 def sweep(
     run_file: RunFile,
     backend: Backend,
     reference: Model,
     quantized: Model,
-    pairs: Sequence[TensorPair],
+    comparisons: Sequence[Comparison],
     samples: Samples,
     evaluated: range,
     batch_size: int,
+    plan: Plan,
     *,
     metric: str | Callable[..., Any] | None,
-    threads: int,
     progress: Progress,
 ) -> None:
     """Compare all pairs over the evaluated samples and write rows, scores and checkpoints to the run file.
@@ -142,172 +145,174 @@ def sweep(
         DataError: the samples do not fit the models, or there are none.
     """
     stage = next((s for s in run_file.stages() if s["name"] == STAGE), None)
-    start = evaluated.start + (stage["done"] if stage else 0)
-    began = time.monotonic() - (stage["seconds"] if stage else 0.0)
-    compared = [_Compared(pair, PairStatistics(pair.qparams)) for pair in pairs]
-    if stage:
-        _restore(compared, run_file)
-    else:
-        run_file.write_stage(STAGE, 0, len(evaluated))
-    progress.stage(STAGE, len(evaluated))
-    progress.advance(start - evaluated.start)
-    scores = _Scores(metric)
-    done = start
-    last_checkpoint, pause = time.monotonic(), _SHORTEST_PAUSE_SECONDS
-    cores = threads or cpu_count() or 1
-    with ExitStack() as stack:
-        # Both models run at once, each on its share of the cores: one thread does the same work in a quarter less CPU
-        # time than two that wait for each other (docs/decisions/0003-kernels.md).
-        run_reference, run_quantized = (
-            stack.enter_context(backend.open(model, names, trace=trace, threads=max(1, cores // 2)))
-            for model, names, trace in _traces(reference, quantized, pairs)
-        )
-        workers = max(2, cores)
-        pool = stack.enter_context(ThreadPoolExecutor(workers))
-        batches: Iterable[Batch] = samples.batches(batch_size, start=start, stop=evaluated.stop)
-        if _fixes_batch(reference):
-            batches = _whole(batches, batch_size, progress)
-        for batch, x, y in _ahead(pool, batches, run_reference, run_quantized):
-            if run_file.about("measuring_changed") is None:
-                run_file.write_about(measuring_changed=_measuring_changed(backend, quantized, batch, y, threads))
-            _update(pool, workers, compared, x, y, batch.first)
-            scores.add(_outputs(reference, x), _outputs(quantized, y), batch.labels, batch.first)
-            del x, y
-            progress.advance(batch.stop - done)
-            done = batch.stop
-            if time.monotonic() - last_checkpoint > pause and done < evaluated.stop:
-                before = time.monotonic()
-                _checkpoint(run_file, compared, scores, evaluated, done, time.monotonic() - began, finished=False)
-                last_checkpoint = time.monotonic()
-                pause = max(_SHORTEST_PAUSE_SECONDS, (last_checkpoint - before) / _CHECKPOINT_SHARE)
-    _checkpoint(run_file, compared, scores, evaluated, evaluated.stop, time.monotonic() - began, finished=True)
-
-
-def _whole(batches: Iterable[Batch], size: int, progress: Progress) -> Iterator[Batch]:
-    """The batches up to one that is not whole, which a model of a fixed batch cannot take."""
-    for batch in batches:
-        if batch.size < size:
-            progress.note(f"the last {batch.size} samples do not fill a batch of {size}: left out")
-            return
-        yield batch
-
-
-def _traces(
-    reference: Model, quantized: Model, pairs: Sequence[TensorPair]
-) -> tuple[tuple[Model, list[str], Trace], tuple[Model, list[str], Trace]]:
-    return (
-        (reference, [p.reference_name for p in pairs], "optimized"),
-        (quantized, [p.quantized_name for p in pairs], "deployed"),
+    if stage is not None and stage["finished"]:
+        for position, layout in run_file.about("layouts").items():
+            comparisons[int(position)].alignment = Alignment(True, None if layout is None else tuple(layout))
+        return
+    if stage is None:
+        first = next(samples.batches(batch_size, start=evaluated.start, stop=evaluated.stop), None)
+        chunks = _chunks(backend, reference, comparisons, first, plan)
+        run_file.write_about(chunks=[[chunk.start, chunk.stop] for chunk in chunks])
+        if len(chunks) > 1:
+            progress.note(f"the tensors of a batch do not fit in memory at once: {len(chunks)} passes over the samples")
+        run_file.write_stage(STAGE, 0, len(evaluated) * len(chunks))
+    chunks = [range(start, stop) for start, stop in run_file.about("chunks")]
+    at = _Position(
+        run_file,
+        evaluated,
+        chunks,
+        stage["done"] if stage else 0,
+        time.monotonic() - (stage["seconds"] if stage else 0),
     )
+    for position, state in run_file.accumulators().items():
+        comparisons[position].restore(state)
+    progress.stage(STAGE, at.total)
+    progress.advance(at.done)
+    scores = _Scores(metric)
+    # A model without a pair still has outputs to score.
+    while at.done < at.total:
+        number = at.chunk
+        chosen = [comparisons[position] for position in chunks[number]]
+        batches = whole_batches(samples, reference, batch_size, at.sample, evaluated.stop, progress)
+        job = Job(reference, quantized, tuple(chosen), plan.trace, plan.threads)
+        first_changed = run_file.about("measuring_changed") is None and number == 0
+        changed = _Changed(run_file, backend, quantized, plan) if first_changed else _unchanged
+        end = (number + 1) * len(evaluated)
+        for shard in _shards(job, batches, chosen, evaluated.start, batch_size, plan, changed, progress, at.sample):
+            for comparison, later in zip(chosen, shard.comparisons, strict=True):
+                comparison.merge(later)
+            if number == 0:
+                for scored in shard.scored:
+                    scores.add(scored)
+            at.done = number * len(evaluated) + shard.stop - evaluated.start
+            if at.done < end:
+                at.checkpoint(comparisons, scores, complete=False)
+        # Samples that fill no batch are left out.
+        at.done = end
+        at.checkpoint(comparisons, scores, complete=True)
 
 
-Values = dict[str, NDArray[Any]]
+def _chunks(
+    backend: Backend, reference: Model, comparisons: Sequence[Comparison], batch: Batch | None, plan: Plan
+) -> list[range]:
+    """Which pairs are looked at in one pass over the samples: as many as memory holds of a batch's tensors."""
+    if batch is None or not comparisons:
+        return [range(len(comparisons))]
+    names = [c.pair.reference_name for c in comparisons]
+    counts = backend.element_counts(reference, names, batch.inputs)
+    # A batch is held while the next one is computed, in every process that traces one.
+    held = 2 * (plan.workers if plan.scheduler is None else 1)
+    sizes = [held * counts.get(c.pair.reference_name, 0) * _bytes_per_element(c) for c in comparisons]
+    return memory.chunks(sizes, plan.memory_bytes or memory.budget())
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, batches: Iterable[Batch], reference: Runner, quantized: Runner
-) -> Iterator[tuple[Batch, Values, Values]]:
-    """Each batch with what both models make of it; the next one is computed while this one is looked at."""
-    waiting: tuple[Batch, Future[Values], Future[Values]] | None = None
+def _bytes_per_element(comparison: Comparison) -> int:
+    def read(pair: Any) -> int:
+        return -(-pair.qparams.spec.bits // 8) if pair.codes and pair.qparams is not None else _FLOAT_BYTES
+
+    simulated = comparison.simulated
+    return _FLOAT_BYTES + read(comparison.pair) + (read(simulated) if simulated is not None else 0)
+
+
+def _shards(
+    job: Job,
+    batches: Iterable[Batch],
+    comparisons: Sequence[Comparison],
+    start: int,
+    batch_size: int,
+    plan: Plan,
+    changed: Callable[[Batch, Values], None],
+    progress: Progress,
+    sample: int,
+) -> Iterator[Shard]:
+    """The shards of these batches, traced here or wherever the plan says; the first one always here.
+
+    Args:
+        start: the first sample that is evaluated.
+        sample: the first sample of these batches.
+    """
+    done, boundary = sample, start + shard_stop(sample - start, batch_size)
+
+    def last(batch: Batch) -> bool:
+        nonlocal boundary
+        if batch.stop < boundary:
+            return False
+        boundary = start + shard_stop(batch.stop - start, batch_size)
+        return True
+
+    def seen(batch: Batch, values: Values) -> None:
+        nonlocal done
+        changed(batch, values)
+        progress.advance(batch.stop - done)
+        done = batch.stop
+
+    if plan.workers <= 1 and plan.scheduler is None:
+        with opened(job) as tracer:
+            yield from tracer.shards(batches, comparisons, last, seen)
+        return
+    groups = _groups(batches, last)
+    if not all(c.alignment.confirmed for c in comparisons):
+        # How the tensors lie is found in the first shard; all others take it from there.
+        group = next(groups, None)
+        if group is not None:
+            with opened(job) as tracer:
+                yield from tracer.shards(group, comparisons, lambda batch: False, seen)
+    cores = plan.threads or cpu_count() or 1
+    threads = max(1, cores // plan.workers) if plan.scheduler is None else 1
+    job = replace(job, comparisons=tuple(c.fresh() for c in comparisons), threads=threads)
+    spreading = (
+        spread.over_processes(job, groups, plan.workers)
+        if plan.scheduler is None
+        else spread.over_cluster(job, groups, plan.scheduler)
+    )
+    for shard in spreading:
+        yield shard
+        progress.advance(shard.stop - done)
+        done = shard.stop
+
+
+def _groups(batches: Iterable[Batch], last: Callable[[Batch], bool]) -> Iterator[list[Batch]]:
+    """The batches of each shard."""
+    group: list[Batch] = []
     for batch in batches:
-        running = (batch, pool.submit(reference.run, batch.inputs), pool.submit(quantized.run, batch.inputs))
-        if waiting is not None:
-            yield waiting[0], waiting[1].result(), waiting[2].result()
-        waiting = running
-    if waiting is not None:
-        yield waiting[0], waiting[1].result(), waiting[2].result()
+        group.append(batch)
+        if last(batch):
+            yield group
+            group = []
+    if group:
+        yield group
 
 
-def _update(
-    pool: ThreadPoolExecutor, workers: int, compared: list[_Compared], x: Values, y: Values, first: int
-) -> None:
-    """Add a batch to all pairs, in a few shares of equal size: handing a task over costs as much as a small one."""
+class _Changed:
+    """Notes in the run file what looking did to the quantized model's outputs, on the first batch."""
 
-    def update(share: list[_Compared]) -> None:
-        for entry in share:
-            entry.update(x[entry.pair.reference_name], y[entry.pair.quantized_name], first)
+    def __init__(self, run_file: RunFile, backend: Backend, quantized: Model, plan: Plan) -> None:
+        self._run_file = run_file
+        self._backend = backend
+        self._quantized = quantized
+        self._plan = plan
+        self._known = False
 
-    shares: list[list[_Compared]] = [[] for _ in range(_SHARES_PER_WORKER * workers)]
-    loads = [(0, i) for i in range(len(shares))]
-    present = [e for e in compared if not e.mismatch and e.pair.reference_name in x and e.pair.quantized_name in y]
-    for entry in sorted(present, key=lambda e: -x[e.pair.reference_name].size):
-        load, i = heappop(loads)
-        shares[i].append(entry)
-        heappush(loads, (load + x[entry.pair.reference_name].size, i))
-    for _ in pool.map(update, shares):
-        pass
-
-
-def _outputs(model: Model, values: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    found = {t.name: values[t.name] for t in model.graph.outputs if t.name in values}
-    if not found:
-        raise DataError("the model has no tensor among its outputs", accepted="a model with a float output")
-    return found
+    def __call__(self, batch: Batch, traced: Values) -> None:
+        if self._known:
+            return
+        self._known = True
+        with self._backend.open(self._quantized, [], trace="optimized", threads=self._plan.threads) as plain:
+            outputs = plain.run(batch.inputs)
+        self._run_file.write_about(measuring_changed=_largest_difference(outputs, traced))
 
 
-def _fixes_batch(model: Model) -> bool:
-    return any(t.shape and isinstance(t.shape[0], int) for t in model.graph.inputs)
+def _unchanged(batch: Batch, traced: Values) -> None:
+    """Known already."""
 
 
-def _measuring_changed(
-    backend: Backend, quantized: Model, batch: Batch, traced: dict[str, NDArray[Any]], threads: int
-) -> float:
-    """The largest difference between the outputs with tensors exposed and those of plain inference, on one batch."""
-    with backend.open(quantized, [], trace="optimized", threads=threads) as plain:
-        outputs = plain.run(batch.inputs)
+def _largest_difference(outputs: Values, traced: Values) -> float:
+    """The largest difference between the outputs of plain inference and those with tensors exposed."""
     return max(
         (
-            float(np.nanmax(np.abs(outputs[t.name].astype(np.float64) - traced[t.name].astype(np.float64)), initial=0))
-            for t in quantized.graph.outputs
-            if t.name in outputs
+            float(np.nanmax(np.abs(values.astype(np.float64) - traced[name].astype(np.float64)), initial=0))
+            for name, values in outputs.items()
+            if name in traced
         ),
         default=0.0,
     )
-
-
-def _checkpoint(
-    run_file: RunFile,
-    compared: list[_Compared],
-    scores: _Scores,
-    evaluated: range,
-    done: int,
-    seconds: float,
-    *,
-    finished: bool,
-) -> None:
-    rows = {
-        position: tensor_diagnosis(e.pair, e.statistics, first_non_finite_sample=e.first_non_finite_sample)
-        for position, e in enumerate(compared)
-        if not e.mismatch and (e.statistics.reference.count or finished)
-    }
-    # A finished run needs its accumulators no more.
-    states = {} if finished else {position: _state(e) for position, e in enumerate(compared)}
-    mismatched = {e.pair.op.name: e.mismatch for e in compared if e.mismatch}
-    if mismatched:
-        run_file.write_about(skipped={**(run_file.about("skipped") or {}), **mismatched})
-    run_file.checkpoint(
-        rows, states, scores.pending, (STAGE, done - evaluated.start, len(evaluated), finished, seconds)
-    )
-    scores.pending = {}
-
-
-def _state(entry: _Compared) -> dict[str, NDArray[Any]]:
-    first = -1 if entry.first_non_finite_sample is None else entry.first_non_finite_sample
-    return {
-        **entry.statistics.arrays(),
-        "first_non_finite": np.asarray(first),
-        "mismatch": np.asarray(entry.mismatch),
-        "layout": np.asarray([-1] if entry.layout is None else entry.layout, np.int64),
-        "confirmed": np.asarray(entry.confirmed),
-    }
-
-
-def _restore(compared: list[_Compared], run_file: RunFile) -> None:
-    for position, state in run_file.accumulators().items():
-        entry = compared[position]
-        entry.statistics = PairStatistics.from_arrays(state, entry.pair.qparams)
-        first = int(state["first_non_finite"])
-        entry.first_non_finite_sample = None if first < 0 else first
-        entry.mismatch = str(state["mismatch"])
-        entry.layout = None if state["layout"].tolist() == [-1] else tuple(state["layout"].tolist())
-        entry.confirmed = bool(state["confirmed"])

@@ -46,14 +46,13 @@ def compare_weights(
     weights = list(backend.weights(quantized))
     progress.stage(STAGE, len(weights))
     ops = {op.name: op for op in backend.float_view(quantized, "exact").graph.ops}
-    called = {pair.quantized_op: pair.op.name for pair in pairs}
     for pair in pairs:
         if pair.quantized_op in ops:
             ops[pair.quantized_op] = replace(pair.op, op_type=ops[pair.quantized_op].op_type)
-    sources = (_Weights(backend, lambda: reference), _Weights(backend, lambda: backend.prepare(reference)))
+    forms = FloatForms(backend, reference, pairs)
     rows: dict[int, TensorDiagnosis] = {}
     for weight in weights:
-        found = _float_form(weight, (called.get(weight.op, weight.op), weight.op), sources)
+        found = forms.of(weight)
         if found is not None and weight.op in ops:
             rows[len(pairs) + len(rows)] = _row(ops[weight.op], *found, weight)
         progress.advance()
@@ -91,29 +90,35 @@ class _Weights:
         return (fitting[0] if len(fitting) == 1 else None), False
 
 
-def _float_form(
-    quantized: Weight, ops: Sequence[str], sources: Sequence[_Weights]
-) -> tuple[Weight, PairStatistics] | None:
-    """The float form of a weight and how far they are apart: from the first source whose values are near.
+class FloatForms:
+    """The float weights of the reference, looked up by their quantized forms."""
 
-    Where the reference's own values are not that near, something may have been folded into the weight, as batch
-    normalization is: then the reference as quantization prepares it holds the float form. The nearer one is the answer;
-    if neither is near, that weight was quantized badly.
-    """
-    best: tuple[Weight, PairStatistics] | None = None
-    for source in sources:
-        candidate, named = source.like(quantized, ops)
-        if candidate is None:
-            continue
-        statistics = PairStatistics(quantized.qparams)
-        statistics.update(candidate.read(), quantized.read().astype(np.float32, copy=False))
-        level = statistics.error.sqnr_db
-        # A weight of another name and of other values is another weight of the op.
-        if (named or not level < 0) and (best is None or level > best[1].error.sqnr_db):
-            best = candidate, statistics
-        if not level < _SURELY_THE_SAME_DB:
-            break
-    return best
+    def __init__(self, backend: Backend, reference: Model, pairs: Iterable[TensorPair]) -> None:
+        self._called = {pair.quantized_op: pair.op.name for pair in pairs}
+        self._sources = (_Weights(backend, lambda: reference), _Weights(backend, lambda: backend.prepare(reference)))
+
+    def of(self, quantized: Weight) -> tuple[Weight, PairStatistics] | None:
+        """The float form of a weight and how far they are apart: from the first source whose values are near.
+
+        Where the reference's own values are not that near, something may have been folded into the weight, as batch
+        normalization is: then the reference as quantization prepares it holds the float form. The nearer one is the
+        answer; if neither is near, that weight was quantized badly.
+        """
+        ops = (self._called.get(quantized.op, quantized.op), quantized.op)
+        best: tuple[Weight, PairStatistics] | None = None
+        for source in self._sources:
+            candidate, named = source.like(quantized, ops)
+            if candidate is None:
+                continue
+            statistics = PairStatistics(quantized.qparams)
+            statistics.update(candidate.read(), quantized.read().astype(np.float32, copy=False))
+            level = statistics.error.sqnr_db
+            # A weight of another name and of other values is another weight of the op.
+            if (named or not level < 0) and (best is None or level > best[1].error.sqnr_db):
+                best = candidate, statistics
+            if not level < _SURELY_THE_SAME_DB:
+                break
+        return best
 
 
 def _row(op: Op, reference: Weight, statistics: PairStatistics, quantized: Weight) -> TensorDiagnosis:

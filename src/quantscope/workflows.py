@@ -7,37 +7,30 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from quantscope import sweep
-from quantscope.backends.base import Backend, Model
+from quantscope.attribution import attribute
+from quantscope.backends.base import Backend, Model, Trace
 from quantscope.backends.registry import backend_for
 from quantscope.calibration import calibrate
 from quantscope.diagnosis import Diagnosis
 from quantscope.errors import DataError, OutputError, RunFileError, RunInterrupted
 from quantscope.images import Preprocessing
-from quantscope.pairing import pair
+from quantscope.memory import parsed
+from quantscope.pairing import Pairing, TensorPair, pair
+from quantscope.plan import DEFAULT_BUDGET_SAMPLES, Plan, Traced
 from quantscope.progress import Progress, Silent
 from quantscope.recipe import Recipe
 from quantscope.runfile import RunFile, graph_json, model_beside
 from quantscope.samples import Samples
+from quantscope.tracing import Comparison
 from quantscope.weights import by_op, compare_weights
 
 DEFAULT_CALIBRATION_SAMPLES = 50
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that a diagnosis was asked for, so that a later process can go on with it."""
-
-    calibration_samples: int | None = None
-    samples: int | None = None
-    batch_size: int | None = None
-    metric: str | None = None
-    threads: int = 0
 
 
 def quantize(
@@ -96,6 +89,11 @@ def diagnose(
     number_run: bool = False,
     output: str | Path | None = None,
     threads: int = 0,
+    trace: Traced = "deployed",
+    memory: int | str | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+    budget_samples: int = DEFAULT_BUDGET_SAMPLES,
     progress: Progress | None = None,
 ) -> Diagnosis:
     """Return where the quantized model differs from the reference, op by op, and what that does to its accuracy.
@@ -116,6 +114,13 @@ def diagnose(
         number_run: if the run file exists, add a number to its name.
         output: where to write the quantized model; beside the run file if None.
         threads: for inference and statistics; 0 means all cores.
+        trace: "deployed" looks at the kernels that really run, "simulated" at the model with its quantization in float,
+            "both" at both, and at where they differ.
+        memory: how many bytes of tensors may be held at once, as a number or a text such as "2GiB"; more passes over
+            the samples are made where a batch's tensors do not fit. A share of what is free if None.
+        workers: processes on this machine that share the samples.
+        scheduler: the address of a Dask cluster whose workers share the samples.
+        budget_samples: how many samples give the isolated errors, the error budgets and the figures per channel.
     Raises:
         QuantscopeError: one of its subclasses, with what is accepted instead.
     """
@@ -125,7 +130,10 @@ def diagnose(
     if given is None:
         recipe = recipe or Recipe()
         recipe.fallback_ops(float_model.graph)
-    plan = Plan(calibration_samples, samples, batch_size, metric if isinstance(metric, str) else None, threads)
+    plan = Plan(
+        calibration_samples, samples, batch_size, metric if isinstance(metric, str) else None, threads, trace,
+        parsed(memory) if isinstance(memory, str) else memory, workers, scheduler, budget_samples,
+    )  # fmt: skip
     # What can fail for a wrong argument fails here, before anything is written.
     _batch_size(float_model, plan.batch_size)
     _split(bound, plan, given)
@@ -238,12 +246,8 @@ def _run(
         quantized = given or _quantized_once(
             run_file, backend, reference, samples, recipe or Recipe(), calibration, size, plan, progress
         )
-        pairing = pair(
-            reference.graph,
-            backend.float_view(quantized, "deployed"),
-            by_op(backend.weights(reference)),
-            by_op(backend.weights(quantized, "deployed")),
-        )
+        pairing = _paired(backend, reference, quantized, "simulated" if plan.trace == "simulated" else "deployed")
+        simulated = _simulated(backend, reference, quantized, pairing, plan)
         run_file.write_about(
             skipped=pairing.skipped,
             compute_ops=pairing.compute_ops,
@@ -254,14 +258,41 @@ def _run(
             },
         )
         compare_weights(run_file, backend, reference, quantized, pairing.pairs, progress)
+        comparisons = [
+            Comparison.of(pair, simulated.get(pair.reference_name) if plan.trace == "both" else None)
+            for pair in pairing.pairs
+        ]
         sweep.sweep(
-            run_file, backend, reference, quantized, pairing.pairs, samples, evaluation, size,
-            metric=metric, threads=plan.threads, progress=progress,
+            run_file, backend, reference, quantized, comparisons, samples, evaluation, size, plan,
+            metric=metric, progress=progress,
         )  # fmt: skip
+        attribute(
+            run_file, backend, reference, quantized, comparisons, simulated, samples, evaluation, size, plan, progress
+        )
         if samples.skipped:
             _add_note(run_file, _unreadable(samples.skipped))
         run_file.write_about(status="finished")
     return run_file.diagnosis()
+
+
+def _paired(backend: Backend, reference: Model, quantized: Model, trace: Trace) -> Pairing:
+    return pair(
+        reference.graph,
+        backend.float_view(quantized, trace),
+        by_op(backend.weights(reference)),
+        by_op(backend.weights(quantized, trace)),
+    )
+
+
+def _simulated(
+    backend: Backend, reference: Model, quantized: Model, pairing: Pairing, plan: Plan
+) -> dict[str, TensorPair]:
+    """The pairs of the simulated trace by the reference's tensor, if anything will look at them."""
+    if plan.trace != "simulated":
+        if plan.trace == "deployed" and not plan.budget_samples:
+            return {}
+        pairing = _paired(backend, reference, quantized, "simulated")
+    return {pair.reference_name: pair for pair in pairing.pairs}
 
 
 @contextmanager
@@ -356,8 +387,6 @@ def _batch_size(model: Model, wanted: int | None) -> int:
     Raises:
         DataError: the model fixes another number than the wanted one.
     """
-    if wanted is not None and wanted < 1:
-        raise DataError(f"batch size {wanted}", accepted="1 or more")
     fixed = {t.shape[0] for t in model.graph.inputs if t.shape and isinstance(t.shape[0], int) and t.shape[0] > 0}
     if not fixed:
         return wanted or 1
@@ -376,9 +405,6 @@ def _split(samples: Samples, plan: Plan, given: Model | None = None) -> tuple[ra
     Raises:
         DataError: there are not enough samples.
     """
-    for name, value in (("samples", plan.samples), ("calibration samples", plan.calibration_samples)):
-        if value is not None and value < 1:
-            raise DataError(f"{value} {name}", accepted="1 or more")
     if samples.count == 0:
         raise DataError(f"no samples in {samples.description}", accepted="at least one", next_step="check --data")
     first = 0

@@ -31,6 +31,9 @@ Samples from your own code, and your own metric:
 Leave two ops in float and look again:
   quantscope diagnose model.onnx --data samples.npz --fallback '/head/*' --fallback-type Softmax
 
+Where the kernels that really run differ from the simulation, on four processes:
+  quantscope diagnose float.onnx int8.onnx --data samples.npz --trace both --workers 4
+
 Go on with a run that was interrupted:
   quantscope diagnose --resume model.qscope
 """
@@ -42,6 +45,7 @@ def register(app: typer.Typer) -> None:
 
 
 def diagnose(
+    context: typer.Context,
     reference: Annotated[Path | None, typer.Argument(help="The float model, an .onnx file.")] = None,
     quantized: Annotated[
         Path | None,
@@ -62,6 +66,7 @@ def diagnose(
     std: o.Std = None,
     channels: o.Channels = None,
     layout: o.Layout = None,
+    recipe_file: o.RecipeFile = None,
     format: o.Format = "qdq",
     per_channel: o.PerChannel = True,
     activations: o.Activations = "uint8",
@@ -93,6 +98,11 @@ def diagnose(
         typer.Option("--resume", metavar="RUN", rich_help_panel="Run", help="Go on with an interrupted run."),
     ] = None,
     threads: o.Threads = 0,
+    trace: o.Trace = "deployed",
+    memory: o.Memory = None,
+    workers: o.Workers = 1,
+    scheduler: o.Scheduler = None,
+    budget_samples: o.BudgetSamples = 8,
     top: o.Top = 10,
     all: o.All = False,
     sort: o.Sort = "sqnr_db",
@@ -124,14 +134,15 @@ def diagnose(
         preprocessing = o.preprocessing(preset, resize, crop, size, scale, mean, std, channels, layout)
         recipe = o.recipe(
             format, per_channel, activations, weights, symmetric, calibration, percentile, fallback, fallback_type,
-            op_type, reduce_range,
+            op_type, reduce_range, recipe_file, context,
         )  # fmt: skip
         with interruptible(), ProgressBars() as progress:
             result = workflows.diagnose(
                 reference, quantized, data=data, labels=labels, preprocessing=preprocessing, recipe=recipe,
                 samples=samples, calibration_samples=calibration_samples, batch_size=batch_size, metric=metric,
                 run=run or Path(f"{reference.stem}.qscope"), number_run=run is None,
-                output=output, threads=threads, progress=progress,
+                output=output, threads=threads, trace=trace, memory=memory, workers=workers, scheduler=scheduler,
+                budget_samples=budget_samples, progress=progress,
             )  # fmt: skip
     print_diagnosis(result, None if all else top, sort, json, next_steps(result, given=quantized is not None))
 
@@ -149,7 +160,7 @@ def next_steps(diagnosis: Diagnosis, *, given: bool) -> list[str]:
             "that brings:",
             f"  {again} --fallback {shlex.quote(worst.op)}",
         ]
-        if diagnosis.recipe is not None and diagnosis.recipe.calibration.method == "minmax":
+        if diagnosis.recipe is not None and diagnosis.recipe.calibration.method == "minmax" and "--recipe" not in again:
             steps += ["Try ranges without outliers:", f"  {again} --calibration entropy"]
     return [*steps, "Take all columns elsewhere:", f"  quantscope export {run} --format csv"]
 

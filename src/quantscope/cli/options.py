@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from quantscope.errors import DataError
+from quantscope.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from quantscope.images import Preprocessing
@@ -95,6 +95,14 @@ Channels = Annotated[
 ]
 Layout = Annotated[str | None, typer.Option("--layout", rich_help_panel=_PHOTOS, help="Axis order: nchw or nhwc.")]
 
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe", metavar="FILE", rich_help_panel=_RECIPE,
+        help="What each op shall get, a TOML file. --fallback and --fallback-type add to it; the other options here "
+        "are what it says.",
+    ),
+]  # fmt: skip
 Format = Annotated[
     Literal["qdq", "qoperator"],
     typer.Option("--format", rich_help_panel=_RECIPE, help="Form of the quantized model."),
@@ -104,18 +112,19 @@ PerChannel = Annotated[
     typer.Option("--per-channel/--per-tensor", rich_help_panel=_RECIPE, help="Weights: a scale per channel, or one."),
 ]
 Activations = Annotated[
-    Literal["uint8", "int8"],
+    Literal["uint8", "int8", "uint16", "int16"],
     typer.Option("--activations", rich_help_panel=_RECIPE, help="Type of activations."),
 ]
 Weights = Annotated[
-    Literal["int8", "uint8"], typer.Option("--weights", rich_help_panel=_RECIPE, help="Type of weights.")
+    Literal["int8", "uint8", "int4", "uint4", "int16", "uint16"],
+    typer.Option("--weights", rich_help_panel=_RECIPE, help="Type of weights."),
 ]
 Symmetric = Annotated[
     bool,
     typer.Option("--symmetric", rich_help_panel=_RECIPE, help="Activation ranges symmetric around zero."),
 ]
 CalibrationMethod = Annotated[
-    Literal["minmax", "percentile", "entropy"],
+    Literal["minmax", "percentile", "entropy", "mse"],
     typer.Option("--calibration", rich_help_panel=_RECIPE, help="How ranges are taken from the samples."),
 ]
 Percentile = Annotated[
@@ -148,6 +157,39 @@ ReduceRange = Annotated[
     typer.Option("--reduce-range", rich_help_panel=_RECIPE, help="7-bit weights, for processors without VNNI."),
 ]
 
+Trace = Annotated[
+    Literal["deployed", "simulated", "both"],
+    typer.Option(
+        "--trace", rich_help_panel=_RUN,
+        help="Look at the kernels that really run, at the quantization simulated in float, or at both.",
+    ),
+]  # fmt: skip
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", metavar="SIZE", rich_help_panel=_RUN,
+        help="Tensors held at once, such as 2GiB; more passes are made where a batch does not fit. "
+        "[default: 40 % of what is free]",
+    ),
+]  # fmt: skip
+Workers = Annotated[
+    int,
+    typer.Option("--workers", metavar="N", rich_help_panel=_RUN, help="Processes that share the samples."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler", metavar="ADDRESS", rich_help_panel=_RUN,
+        help="A Dask cluster whose workers share the samples, such as tcp://host:8786.",
+    ),
+]  # fmt: skip
+BudgetSamples = Annotated[
+    int,
+    typer.Option(
+        "--budget-samples", metavar="N", rich_help_panel=_RUN,
+        help="Samples for the isolated errors, the error budgets and the figures per channel; 0 for none.",
+    ),
+]  # fmt: skip
 Threads = Annotated[
     int, typer.Option("--threads", metavar="N", rich_help_panel=_RUN, help="Threads; 0 means all cores.")
 ]
@@ -226,33 +268,62 @@ def recipe(
     activations: str,
     weights: str,
     symmetric: bool,
-    calibration: Literal["minmax", "percentile", "entropy"],
+    calibration: Literal["minmax", "percentile", "entropy", "mse"],
     percentile: float,
     fallback: list[str] | None,
     fallback_type: list[str] | None,
     op_type: list[str] | None,
     reduce_range: bool,
+    file: Path | None = None,
+    context: typer.Context | None = None,
 ) -> Recipe:
-    """The recipe that the options describe.
+    """The recipe that the options describe, or that of the file with the fallbacks added.
 
     Raises:
-        RecipeError: they contradict each other.
+        RecipeError: they contradict each other or the file, which `context` tells.
     """
+    from dataclasses import replace
+
     from quantscope.qparams import PerChannel, PerTensor, QuantSpec
     from quantscope.recipe import Calibration, OpRule, Recipe
 
     rules = (*(OpRule(s) for s in fallback or ()), *(OpRule(s, "type") for s in fallback_type or ()))
+    if file is not None:
+        _check_alone(context)
+        loaded = Recipe.load(file)
+        return replace(loaded, rules=(*loaded.rules, *rules))
     return Recipe(
         format=format,
         activations=QuantSpec.from_dtype(activations, symmetric=symmetric),
         weights=QuantSpec.from_dtype(
-            weights, symmetric=weights == "int8", granularity=PerChannel(0) if per_channel else PerTensor()
+            weights, symmetric=weights.startswith("int"), granularity=PerChannel(0) if per_channel else PerTensor()
         ),
         op_types=tuple(op_type) if op_type else None,
         rules=rules,
         calibration=Calibration(calibration, percentile),
         reduce_range=reduce_range,
     )
+
+
+def _check_alone(context: typer.Context | None) -> None:
+    """Raise a RecipeError if there are options beside --recipe that a recipe holds, or there is nothing to quantize."""
+    if context is None:
+        return
+    if context.params.get("quantized") is not None:
+        raise RecipeError("both a quantized model and --recipe are given", accepted="one of them")
+    names = ("format", "per_channel", "activations", "weights", "symmetric", "calibration", "percentile", "op_type",
+             "reduce_range")  # fmt: skip
+    given = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            given.append("/".join((*parameter.opts, *parameter.secondary_opts)))
+    if given:
+        raise RecipeError(
+            f"--recipe and {', '.join(given)} are given: they say the same of the recipe",
+            accepted="--recipe alone, or with --fallback and --fallback-type",
+            next_step="write into the recipe what the option says",
+        )
 
 
 def _number(text: str, option: str) -> float:

@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def quantize(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="The float model, an .onnx file.")],
     output: Annotated[Path, typer.Argument(help="The quantized model to write.")],
     data: Annotated[
@@ -46,6 +47,7 @@ def quantize(
     std: o.Std = None,
     channels: o.Channels = None,
     layout: o.Layout = None,
+    recipe_file: o.RecipeFile = None,
     format: o.Format = "qdq",
     per_channel: o.PerChannel = True,
     activations: o.Activations = "uint8",
@@ -66,7 +68,7 @@ def quantize(
 
     recipe = o.recipe(
         format, per_channel, activations, weights, symmetric, calibration, percentile, fallback, fallback_type,
-        op_type, reduce_range,
+        op_type, reduce_range, recipe_file, context,
     )  # fmt: skip
     with ProgressBars() as progress:
         quantized = workflows.quantize(

@@ -15,6 +15,8 @@ _EPILOG = """[bold]Examples[/bold]
 
   quantscope show model.qscope --sort mse --top 30
 
+  quantscope show model.qscope --op /layer4/conv2/Conv
+
   quantscope show model.qscope --skipped
 """
 
@@ -30,16 +32,23 @@ def show(
     all: o.All = False,
     sort: o.Sort = "sqnr_db",
     skipped: Annotated[bool, typer.Option("--skipped", help="List the ops without a row, and why.")] = False,
+    op: Annotated[
+        str | None,
+        typer.Option("--op", metavar="NAME", help="All about one op: errors, error budget, values, channels."),
+    ] = None,
     json: o.Json = False,
 ) -> None:
     """Print a run again, also one that is half finished."""
     from quantscope.cli.diagnose import print_diagnosis
-    from quantscope.report import terminal
+    from quantscope.report import op_details, terminal
     from quantscope.workflows import open_run
 
     o.check_sort(sort)
     o.check_top(top)
     diagnosis = open_run(run)
+    if op is not None:
+        terminal.console().print(op_details.op_details(diagnosis, op))
+        return
     if skipped and not json:
         terminal.console().print(terminal.skipped_table(diagnosis))
         return

@@ -28,6 +28,7 @@ def document(diagnosis: Diagnosis) -> dict[str, Any]:
         ],
         "coverage": diagnosis.coverage,
         "skipped": dict(diagnosis.skipped),
+        "trace": diagnosis.trace,
         "measuring_changed": diagnosis.measuring_changed,
         "first_not_finite": first.op if first else None,
         "failure_sources": [

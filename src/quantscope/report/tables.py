@@ -17,16 +17,22 @@ from typing import Any
 from quantscope.diagnosis import Diagnosis, TensorDiagnosis, TensorSummary
 from quantscope.errors import OutputError, UnsupportedError
 from quantscope.pairing import Role
+from quantscope.statistics.budget import PARTS
 
-_NESTED = ("reference", "quantized", "histogram", "channels")
+_NESTED = ("reference", "quantized", "budget", "histogram", "channels")
 
 
 def row(tensor: TensorDiagnosis) -> dict[str, Any]:
-    """A row as plain values: the columns of both models are called reference_min, quantized_min and so on."""
+    """A row as plain values: the columns of both models are called reference_min, quantized_min and so on.
+
+    The parts of the error budget, budget_inherited and so on, are shares of the mean squared error.
+    """
     values = {f.name: getattr(tensor, f.name) for f in fields(tensor) if f.name not in _NESTED}
     for side in ("reference", "quantized"):
         summary: TensorSummary = getattr(tensor, side)
         values |= {f"{side}_{f.name}": getattr(summary, f.name) for f in fields(summary)}
+    for part in PARTS:
+        values[f"budget_{part}"] = getattr(tensor.budget, part) if tensor.budget is not None else math.nan
     return {**values, "remark": tensor.remark}
 
 

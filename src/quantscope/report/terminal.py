@@ -14,12 +14,21 @@ from rich.text import Text
 from quantscope.diagnosis import Diagnosis, TensorDiagnosis, ordered
 from quantscope.pairing import NOT_COMPUTE
 from quantscope.report import figures
+from quantscope.statistics.budget import PARTS
 
 WIDTH = 100
 _SHORTEST_NAME = 16
 _SHOWN_SOURCES = 3
 # SQNR in dB: below 10 the noise is a tenth of the signal's power, above 30 a thousandth.
 _BAD_DB, _GOOD_DB = 10.0, 30.0
+_CAUSES = {
+    "inherited": "inherited",
+    "weight": "rounding of its weight",
+    "bias": "rounding of its bias",
+    "clipping": "clipping of its output",
+    "rounding": "rounding of its output",
+    "residual": "of the kernels",
+}
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -74,7 +83,7 @@ def header(diagnosis: Diagnosis) -> RenderableType:
     grid.add_row("quantized", _plain(quantized))
     if diagnosis.recipe is not None:
         recipe = diagnosis.recipe
-        kept = ", ".join(rule.selector for rule in recipe.rules)
+        kept = ", ".join(rule.selector for rule in recipe.rules if rule.fallback)
         grid.add_row(
             "recipe",
             f"{recipe.format}, activations {recipe.activations.dtype}, weights {recipe.weights.dtype} "
@@ -137,19 +146,30 @@ def activation_table(rows: Sequence[TensorDiagnosis], top: int | None, sort: str
     table = _table(f"Activations summary — {_shown(rows, top, sort)}")
     table.add_column("Op")
     table.add_column("Type", no_wrap=True, max_width=14)
-    for column in ("MSE", "SQNR dB", "local dB"):
+    levels = _levels(rows)
+    for column in ("MSE", *(f"{name}\ndB" for name in levels)):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("Activation\nmin", justify="right", no_wrap=True)
     table.add_column("Activation\nmax", justify="right", no_wrap=True)
     table.add_column("clipped", justify="right", no_wrap=True)
     for t in rows[:top]:
         table.add_row(
-            _Name(t.op), _type(t), figures.number(t.mse), _decibel(t.sqnr_db), figures.decibel(t.local_sqnr_db),
+            _Name(t.op), _type(t), figures.number(t.mse), _decibel(t.sqnr_db),
+            *(figures.decibel(getattr(t, column)) for name, column in levels.items() if name != "SQNR"),
             figures.number(t.reference.min), figures.number(t.reference.max), figures.share(t.clipped_fraction),
         )  # fmt: skip
         if t.remark:
             table.add_row(Text(f"  ↳ {t.remark}", style="bold red" if t.non_finite_count else "yellow"))
     return table
+
+
+def _levels(rows: Sequence[TensorDiagnosis]) -> dict[str, str]:
+    """The columns of errors in dB, by what they are called: those of both traces, or those of the op itself."""
+    if any(not math.isnan(t.simulated_sqnr_db) for t in rows):
+        return {"SQNR": "sqnr_db", "simulated": "simulated_sqnr_db", "kernels": "kernels_sqnr_db"}
+    if any(not math.isnan(t.isolated_sqnr_db) for t in rows):
+        return {"SQNR": "sqnr_db", "isolated": "isolated_sqnr_db", "local": "local_sqnr_db"}
+    return {"SQNR": "sqnr_db", "local": "local_sqnr_db"}
 
 
 def weight_table(rows: Sequence[TensorDiagnosis], top: int | None, sort: str) -> RenderableType:
@@ -187,12 +207,15 @@ def remarks(diagnosis: Diagnosis) -> RenderableType:
     if missing and diagnosis.run:
         lines.append(Text(f"  the reasons: quantscope show {shlex.quote(diagnosis.run)} --skipped"))
     changed = diagnosis.measuring_changed
-    if changed is not None:
+    if changed is not None and diagnosis.trace == "simulated":
+        lines.append(Text(f"the simulated model's outputs differ by up to {changed:.3g} from those of plain inference"))
+    elif changed is not None:
         lines.append(
             Text("measuring did not change the quantized model's outputs: equal bit for bit to plain inference")
             if changed == 0
             else Text(f"measuring changed the quantized model's outputs by up to {changed:.3g}", style="yellow")
         )
+    lines += _kernel_lines(diagnosis)
     first = diagnosis.first_not_finite
     if first is not None:
         lines.append(Text(f"first op whose output is not finite: {first.op} ({first.remark})", style="bold red"))
@@ -200,11 +223,33 @@ def remarks(diagnosis: Diagnosis) -> RenderableType:
     for source in sources[:_SHOWN_SOURCES]:
         level = figures.decibel(source.row.sqnr_db)
         inputs = "model inputs" if math.isinf(source.inputs_db) else f"{figures.decibel(source.inputs_db)} dB"
-        lines.append(Text(f"failure source: {source.row.op}: {inputs} go in, {level} dB come out", style="bold red"))
+        text = f"failure source: {source.row.op}: {inputs} go in, {level} dB come out{_cause(source.row)}"
+        lines.append(Text(text, style="bold red"))
     if len(sources) > _SHOWN_SOURCES:
         lines.append(Text(f"  and {len(sources) - _SHOWN_SOURCES} more further on", style="red"))
     lines += [Text(f"note: {note}", style="yellow") for note in diagnosis.notes]
     return Group(*lines)
+
+
+def _kernel_lines(diagnosis: Diagnosis) -> list[Text]:
+    """Where the kernels that really run give something else than the simulation."""
+    if diagnosis.trace != "both":
+        return []
+    worst = diagnosis.kernel_differences[:_SHOWN_SOURCES]
+    if not worst:
+        return [Text("deployed and simulated are equal on every compared op")]
+    shown = ", ".join(f"{t.op} ({figures.decibel(t.kernels_sqnr_db)} dB)" for t in worst)
+    total = len(diagnosis.kernel_differences)
+    return [Text(f"deployed and simulated differ on {total} ops, most on {shown}")]
+
+
+def _cause(row: TensorDiagnosis) -> str:
+    """What the largest part of an error is, in words."""
+    budget = row.budget
+    if budget is None or not budget.mse > 0:
+        return ""
+    part = max(PARTS, key=lambda p: float(getattr(budget, p)))
+    return f"; {getattr(budget, part) / budget.mse:.0%} of the error is {_CAUSES[part]}"
 
 
 def skipped_table(diagnosis: Diagnosis) -> RenderableType:

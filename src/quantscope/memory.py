@@ -1,0 +1,63 @@
+"""How much memory a run may use, and which tensors it can hold at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantscope.errors import DataError
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+# Of what is free, so that the models, their samples and other programs have room beside the tensors.
+_SHARE = 0.4
+
+
+def parsed(text: str) -> int:
+    """Return the number of bytes that a text such as "2GiB", "512 MiB" or "1.5GB" means.
+
+    Raises:
+        DataError: it means none.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    unit = _UNITS.get(found.group(2).upper()) if found else None
+    if found is None or unit is None or float(found.group(1)) * unit < 1:
+        raise DataError(f"memory {text!r}", accepted="a size such as 2GiB, 512MiB or 1.5GB")
+    return int(float(found.group(1)) * unit)
+
+
+def budget() -> int:
+    """Return how many bytes of tensors a run may hold when nobody says: a share of what is free now."""
+    return int(_available() * _SHARE)
+
+
+def _available() -> int:
+    """The bytes that this process can still get: of the machine, or of the container it runs in."""
+    found = []
+    try:
+        match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        found += [int(match.group(1)) * 1024] if match else []
+    except OSError:
+        pass  # Not Linux.
+    try:
+        group = Path("/sys/fs/cgroup")
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass  # No limit, or no such thing as a control group here.
+    if not found:
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return max(min(found), 0)
+
+
+def chunks(sizes: Sequence[int], limit: int) -> list[range]:
+    """Return runs of consecutive positions whose sizes add up to at most `limit`; one that is larger stands alone."""
+    found, first, total = [], 0, 0
+    for position, size in enumerate(sizes):
+        if total + size > limit and position > first:
+            found.append(range(first, position))
+            first, total = position, 0
+        total += size
+    if len(sizes) > first:
+        found.append(range(first, len(sizes)))
+    return found

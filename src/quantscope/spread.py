@@ -1,0 +1,195 @@
+"""Spreads shards over processes on this machine, or over a Dask cluster; a worker that dies costs its shard's time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+import tempfile
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from quantscope.errors import QuantscopeError, UnsupportedError, WorkerError
+from quantscope.samples import Batch
+from quantscope.tracing import Job, Shard, Tracer, opened
+
+# Shards that wait for each worker: one to work on, one to go on with at once.
+_AHEAD = 2
+_MOST_DEATHS = 3
+_CONNECT_SECONDS = 10
+
+
+def over_processes(job: Job, groups: Iterable[list[Batch]], workers: int) -> Iterator[Shard]:
+    """The shard of each group of batches, in order, traced by so many processes on this machine.
+
+    A process that dies is replaced, and what it was given is done again.
+
+    Raises:
+        WorkerError: processes keep dying.
+    """
+    source, waiting, deaths = iter(groups), deque[list[Batch]](), 0
+    while True:
+        with _pool(job, workers) as pool:
+            try:
+                futures: deque[Future[Shard]] = deque(pool.submit(_trace_own, group) for group in waiting)
+                while True:
+                    while len(waiting) < _AHEAD * workers and (group := next(source, None)) is not None:
+                        waiting.append(group)
+                        futures.append(pool.submit(_trace_own, group))
+                    if not futures:
+                        return
+                    shard = futures[0].result()
+                    futures.popleft()
+                    waiting.popleft()
+                    yield shard
+            except BrokenProcessPool as error:
+                deaths += 1
+                if deaths > _MOST_DEATHS:
+                    raise WorkerError(
+                        f"worker processes died {deaths} times, the last time without a message",
+                        accepted="workers that find enough memory; a script that starts them under "
+                        'if __name__ == "__main__":',
+                        next_step="use fewer --workers, or a smaller --memory",
+                    ) from error
+
+
+@contextmanager
+def _pool(job: Job, workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that begin anew: a forked one would inherit the locks of ONNX Runtime's threads.
+
+    The job reaches them in a file. A pipe to a process that dies while it starts would never be read, nor closed.
+    """
+    before = set(multiprocessing.active_children())
+    with tempfile.NamedTemporaryFile(prefix="quantscope-") as file:
+        pickle.dump(job, file)
+        file.flush()
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (file.name,))
+        try:
+            yield pool
+        except BaseException:
+            # Nobody waits for what they are computing.
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_own_job: Job | None = None
+
+
+def _begin(path: str) -> None:
+    """In a new process: remember the job. Ctrl-C is for the process that collects."""
+    global _own_job  # noqa: PLW0603 - a worker process has one job for life
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Written by the process that started this one.
+    _own_job = pickle.loads(Path(path).read_bytes())
+
+
+def _trace_own(batches: list[Batch]) -> Shard:
+    assert _own_job is not None
+    return trace(_own_job, batches)
+
+
+class _Open:
+    """The job that this process has open; several threads of a Dask worker share it."""
+
+    lock = threading.Lock()
+    job: Job | None = None
+    tracer: Tracer | None = None
+    stack = ExitStack()
+
+
+def trace(job: Job, batches: list[Batch]) -> Shard:
+    """Return the shard of these batches; the job's models stay open for the next one."""
+    with _Open.lock:
+        if _Open.job is not job or _Open.tracer is None:
+            _Open.stack = ExitStack()
+            _Open.tracer = _Open.stack.enter_context(opened(job))
+            _Open.job = job
+        tracer = _Open.tracer
+    return next(tracer.shards(batches, job.comparisons, lambda batch: False))
+
+
+def over_cluster(job: Job, groups: Iterable[list[Batch]], scheduler: str) -> Iterator[Shard]:
+    """The shard of each group of batches, in order, traced by the workers of a Dask cluster.
+
+    Dask gives what a dead worker was given to another one. Workers need quantscope installed, in the same version.
+
+    Raises:
+        UnsupportedError: Dask is not installed.
+        WorkerError: there is no such scheduler, it has no workers, or they keep dying.
+    """
+    try:
+        from distributed import Client
+        from distributed.scheduler import KilledWorker
+    except ImportError as error:
+        raise UnsupportedError(
+            "a scheduler needs the package distributed", next_step="install it: pip install 'quantscope[dask]'"
+        ) from error
+    connect: Any = Client
+    try:
+        client = connect(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise WorkerError(
+            f"no Dask scheduler answers at {scheduler}",
+            accepted="an address such as tcp://host:8786",
+            next_step="start one: dask scheduler, and workers: dask worker ADDRESS",
+        ) from error
+    with client:
+        threads = sum(client.nthreads().values())
+        if not threads:
+            raise WorkerError(
+                f"the Dask scheduler at {scheduler} has no workers",
+                next_step=f"start some where quantscope is installed: dask worker {scheduler}",
+            )
+        try:
+            yield from _collected(client, job, groups, _AHEAD * threads)
+        except (KilledWorker, CancelledError) as error:
+            raise WorkerError(
+                f"workers of {scheduler} died again and again while they traced one shard",
+                accepted="workers that find enough memory",
+                next_step="look at the worker's log, or use a smaller --memory",
+            ) from error
+        except QuantscopeError:
+            raise
+        except (ModuleNotFoundError, AttributeError, TypeError) as error:
+            raise WorkerError(
+                f"a worker of {scheduler} cannot do the work: {error}",
+                accepted="workers with the same versions of quantscope and onnxruntime",
+            ) from error
+
+
+def _collected(client: Any, job: Job, groups: Iterable[list[Batch]], ahead: int) -> Iterator[Shard]:
+    def submitted(group: list[Batch]) -> Any:
+        with warnings.catch_warnings():
+            # Samples travel with their task: scattered ones would be lost with the worker that holds them.
+            warnings.filterwarnings("ignore", message="Sending large graph")
+            return client.submit(trace, shared, group, pure=False, retries=_MOST_DEATHS)
+
+    shared = client.scatter(job, broadcast=True, hash=False)
+    source, waiting, losses = iter(groups), deque[tuple[list[Batch], Any]](), 0
+    while True:
+        while len(waiting) < ahead and (group := next(source, None)) is not None:
+            waiting.append((group, submitted(group)))
+        if not waiting:
+            return
+        try:
+            shard = waiting[0][1].result()
+        except CancelledError:
+            # A worker died with a result, or with its copy of the job, while it was being fetched.
+            losses += 1
+            if losses > _MOST_DEATHS:
+                raise
+            shared = client.scatter(job, broadcast=True, hash=False)
+            waiting = deque((group, submitted(group)) for group, _ in waiting)
+            continue
+        yield shard
+        waiting.popleft()
