@@ -166,7 +166,7 @@ def test_a_bad_weight_is_told_from_a_bad_input(layers: Path, tmp_path: Path) -> 
     found = rows(quantscope.diagnose(layers, tmp_path / "bad.onnx", data=samples(20)))
     budget = found["y"].budget
     assert budget is not None
-    assert budget.weight == pytest.approx(budget.mse, rel=1e-3)
+    assert budget.weight == pytest.approx(budget.mse, rel=0.01)
     assert found["y"].isolated_sqnr_db == pytest.approx(found["y"].sqnr_db, abs=1)
     clean = found["r"].budget
     assert clean is not None

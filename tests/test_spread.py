@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing.spawn
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -119,13 +119,22 @@ def test_a_worker_process_that_dies_changes_no_figure(model: Path, quantized: Pa
     assert not multiprocessing.active_children(), "no process is left behind"
 
 
-def test_workers_that_keep_dying_end_the_run_with_one_message(
-    model: Path, quantized: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The interpreter that is to be a worker ends at once.
-    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", b"/bin/false")
-    with pytest.raises(WorkerError, match="died 4 times"):
-        diagnosed(model, quantized, workers=2)
+def test_workers_that_keep_dying_end_the_run_with_one_message(model: Path, quantized: Path) -> None:
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.wait(0.05):
+            for child in multiprocessing.active_children():
+                child.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        with pytest.raises(WorkerError, match="died 4 times"):
+            diagnosed(model, quantized, workers=2)
+    finally:
+        over.set()
+        thread.join()
 
 
 def started(stack: ExitStack, *arguments: str) -> subprocess.Popen[bytes]:

@@ -39,6 +39,15 @@ STAGE = "attribute"
 # Arrays held for each tensor at a time: of both models, of the four runs of cut models, and two temporary ones.
 _HELD = 8
 _FLOAT_BYTES = 4
+_SHARES = 8
+# Shares of an error settle after so many values; a model of small tensors needs more samples for them.
+_ENOUGH_VALUES = 50_000_000
+_FEWEST, _MOST = 4, 64
+
+
+def _enough(values_per_sample: int) -> int:
+    """How many samples to look at if nobody says."""
+    return max(_FEWEST, min(_MOST, _ENOUGH_VALUES // max(values_per_sample, 1)))
 
 
 @dataclass(eq=False)
@@ -88,18 +97,19 @@ def attribute(
     Args:
         comparisons: the pairs that were compared, aligned.
         simulated: the pairs of the simulated trace by the reference's tensor.
-        evaluated: the first of them are looked at.
+        evaluated: the first of them are looked at, as many as the plan says.
     """
-    window = evaluated[: math.ceil(plan.budget_samples / batch_size) * batch_size]
-    if not window or any(s["name"] == STAGE and s["finished"] for s in run_file.stages()):
+    if plan.budget_samples == 0 or any(s["name"] == STAGE and s["finished"] for s in run_file.stages()):
         return
     began = time.monotonic()
     rows = run_file.activation_rows()
     candidates = _parts(backend, reference, quantized, comparisons, simulated, rows)
-    first = next(whole_batches(samples, reference, batch_size, window.start, window.stop, progress), None)
+    first = next(whole_batches(samples, reference, batch_size, evaluated.start, evaluated.stop, progress), None)
     if not candidates or first is None:
         return
     counts = backend.element_counts(reference, [p.name for p in candidates], first.inputs)
+    wanted = plan.budget_samples or _enough(sum(counts.values()) // first.size)
+    window = evaluated[: math.ceil(wanted / batch_size) * batch_size]
     sizes = [_HELD * _FLOAT_BYTES * counts.get(p.name, 0) for p in candidates]
     limit = plan.memory_bytes or memory.budget()
     chunks = [candidates[chunk.start : chunk.stop] for chunk in memory.chunks(sizes, limit)]
@@ -272,17 +282,18 @@ class _Look:
         float_bias = self._cut(self._biased, feed) if self._biased is not None else {}
         isolated = self._cut(self._ops, {**batch.inputs, **x})
 
-        def update(part: _Part) -> None:
-            name = part.name
-            arrays = (x[name], float_weights[name], computed[name], q[name], isolated[name])
-            if any(array.shape != x[name].shape for array in arrays):
-                return
-            b = computed[name]
-            part.budget.update(x[name], float_weights[name], float_bias.get(name, b), b, q[name], isolated[name])
-            if part.channels is not None:
-                part.channels.update(x[name], q[name])
+        def update(parts: Sequence[_Part]) -> None:
+            for part in parts:
+                name = part.name
+                arrays = (x[name], float_weights[name], computed[name], q[name], isolated[name])
+                if all(array.shape == x[name].shape for array in arrays):
+                    w = float_bias.get(name, computed[name])
+                    part.budget.update(x[name], float_weights[name], w, computed[name], q[name], isolated[name])
+                    if part.channels is not None:
+                        part.channels.update(x[name], q[name])
 
-        for _ in self._pool.map(update, self._parts):
+        # A few shares of the parts: handing a task over costs as much as a small one.
+        for _ in self._pool.map(update, [self._parts[i::_SHARES] for i in range(_SHARES)]):
             pass
 
     def _rounded(self, inputs: Values) -> Values:

@@ -10,8 +10,6 @@ from quantscope.errors import DataError
 Traced = Literal["deployed", "simulated", "both"]
 """Which form of the quantized model is looked at: the one that really runs, the float simulation of it, or both."""
 
-DEFAULT_BUDGET_SAMPLES = 8
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -30,7 +28,7 @@ class Plan:
     memory_bytes: int | None = None
     workers: int = 1
     scheduler: str | None = None
-    budget_samples: int = DEFAULT_BUDGET_SAMPLES
+    budget_samples: int | None = None
 
     def __post_init__(self) -> None:
         if self.trace not in get_args(Traced):

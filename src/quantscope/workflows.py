@@ -22,7 +22,7 @@ from quantscope.errors import DataError, OutputError, RunFileError, RunInterrupt
 from quantscope.images import Preprocessing
 from quantscope.memory import parsed
 from quantscope.pairing import Pairing, TensorPair, pair
-from quantscope.plan import DEFAULT_BUDGET_SAMPLES, Plan, Traced
+from quantscope.plan import Plan, Traced
 from quantscope.progress import Progress, Silent
 from quantscope.recipe import Recipe
 from quantscope.runfile import RunFile, graph_json, model_beside
@@ -93,7 +93,7 @@ def diagnose(
     memory: int | str | None = None,
     workers: int = 1,
     scheduler: str | None = None,
-    budget_samples: int = DEFAULT_BUDGET_SAMPLES,
+    budget_samples: int | None = None,
     progress: Progress | None = None,
 ) -> Diagnosis:
     """Return where the quantized model differs from the reference, op by op, and what that does to its accuracy.
@@ -120,7 +120,8 @@ def diagnose(
             the samples are made where a batch's tensors do not fit. A share of what is free if None.
         workers: processes on this machine that share the samples.
         scheduler: the address of a Dask cluster whose workers share the samples.
-        budget_samples: how many samples give the isolated errors, the error budgets and the figures per channel.
+        budget_samples: how many samples give the isolated errors, the error budgets and the figures per channel; 4 to
+            64, the more the smaller the tensors are, if None.
     Raises:
         QuantscopeError: one of its subclasses, with what is accepted instead.
     """
@@ -289,7 +290,7 @@ def _simulated(
 ) -> dict[str, TensorPair]:
     """The pairs of the simulated trace by the reference's tensor, if anything will look at them."""
     if plan.trace != "simulated":
-        if plan.trace == "deployed" and not plan.budget_samples:
+        if plan.trace == "deployed" and plan.budget_samples == 0:
             return {}
         pairing = _paired(backend, reference, quantized, "simulated")
     return {pair.reference_name: pair for pair in pairing.pairs}

@@ -102,7 +102,7 @@ def diagnose(
     memory: o.Memory = None,
     workers: o.Workers = 1,
     scheduler: o.Scheduler = None,
-    budget_samples: o.BudgetSamples = 8,
+    budget_samples: o.BudgetSamples = None,
     top: o.Top = 10,
     all: o.All = False,
     sort: o.Sort = "sqnr_db",

@@ -184,10 +184,11 @@ Scheduler = Annotated[
     ),
 ]  # fmt: skip
 BudgetSamples = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--budget-samples", metavar="N", rich_help_panel=_RUN,
-        help="Samples for the isolated errors, the error budgets and the figures per channel; 0 for none.",
+        help="Samples for the isolated errors, the error budgets and the figures per channel; 0 for none. "
+        "[default: 4 to 64, by the size of the tensors]",
     ),
 ]  # fmt: skip
 Threads = Annotated[

@@ -29,21 +29,21 @@ class WeightFolder:
 
     def __init__(self, path: Path, files: Iterable[Path] = ()) -> None:
         self.path = path
-        self._stamps = {file: _stamp(file) for file in files}
+        self._stamps = {str(file): _stamp(str(file)) for file in files}
 
     def __str__(self) -> str:
         return str(self.path)
 
     def check_unchanged(self) -> None:
         """Raise a ModelError if a file is not what it was."""
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):
             raise ModelError(
                 f"the folder with the weights of the model is not there: {self.path}",
                 accepted="a model whose files every process that runs it can read under the same name",
             )
         for file, stamp in self._stamps.items():
             if _stamp(file) != stamp:
-                what = "was written anew" if file.exists() else "is gone"
+                what = "was written anew" if os.path.exists(file) else "is gone"
                 raise ModelError(
                     f"a file of the model {what} since it was loaded: {file}",
                     accepted="a model whose files stay as they are while it is worked with",
@@ -51,9 +51,9 @@ class WeightFolder:
                 )
 
 
-def _stamp(file: Path) -> tuple[int, int] | None:
+def _stamp(file: str) -> tuple[int, int] | None:
     try:
-        status = file.stat()
+        status = os.stat(file)
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -132,7 +132,8 @@ class SessionRunner:
                 for name in self._names:
                     binding.bind_output(name)
                 self._session.run_with_iobinding(binding)
-                outputs = [_own(value.numpy(), bound) for value in binding.get_outputs()]
+                places = {_place(array) for array in bound.values()}
+                outputs = [_own(value.numpy(), places) for value in binding.get_outputs()]
         except Exception as error:  # ONNX Runtime's exceptions have no common base class.
             got = ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in inputs.items())
             raise DataError(
@@ -143,9 +144,14 @@ class SessionRunner:
         return dict(zip(self._names, outputs, strict=True))
 
 
-def _own(output: NDArray[Any], inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+def _place(array: NDArray[Any]) -> int:
+    """Where an array begins in memory."""
+    return int(array.__array_interface__["data"][0])
+
+
+def _own(output: NDArray[Any], places: Set[int]) -> NDArray[Any]:
     """The output in memory of its own: an input among the outputs is the caller's array, which may be gone soon."""
-    return output.copy() if any(np.may_share_memory(output, array) for array in inputs.values()) else output
+    return output.copy() if _place(output) in places else output
 
 
 @contextmanager
