@@ -80,6 +80,7 @@ NEURAL_COMPRESSOR = "Neural Compressor"
 JOBS = {
     "floor": Job(floor, ("onnxruntime",)),
     "quantscope": quantscope_diagnose(),
+    "quantscope --budget-samples 0": quantscope_diagnose(budget_samples=0),
     "qdq_loss_debug": Job(debugger, ("onnxruntime.quantization.qdq_loss_debug",), rival=True),
     NEURAL_COMPRESSOR: Job(neural_compressor_diagnosis.diagnose, neural_compressor_diagnosis.IMPORTS, rival=True),
 }
