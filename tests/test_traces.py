@@ -16,7 +16,7 @@ from quantscope.backends.base import Model, Trace
 from quantscope.backends.onnx import BACKEND
 from quantscope.errors import DataError
 from quantscope.pairing import TensorPair
-from quantscope.workflows import _paired
+from quantscope.workflows import paired
 from registry import registry_model
 from test_runs import begin, finish
 
@@ -51,7 +51,7 @@ def test_where_kernels_differ_is_named_with_how_much(format: str, tmp_path: Path
     reference, loaded = BACKEND.load(model), BACKEND.load(quantized)
     traces: tuple[Trace, Trace] = ("simulated", "deployed")
     pairs = {
-        trace: {pair.reference_name: pair for pair in _paired(BACKEND, reference, loaded, trace).pairs}
+        trace: {pair.reference_name: pair for pair in paired(BACKEND, reference, loaded, trace).pairs}
         for trace in traces
     }
     compared = 0

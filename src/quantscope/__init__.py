@@ -1,6 +1,7 @@
 """quantscope finds where a quantized neural network loses its accuracy, names the op, and shows the proof.
 
-`quantize` and `diagnose` are the main jobs; `open` reads a run file back. Nothing heavy is imported before it is used.
+`quantize`, `diagnose` and `tune` are the main jobs; `open` reads a run file back. Nothing heavy is imported before it is
+used.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from quantscope.images import Preprocessing
     from quantscope.recipe import Calibration, OpRule, Recipe
     from quantscope.samples import Samples
+    from quantscope.tuning import resume_tuning, sensitivity, tune
     from quantscope.workflows import diagnose, quantize, resume
     from quantscope.workflows import open_run as open
 
@@ -31,6 +33,9 @@ _PUBLIC = {
     "open": "workflows:open_run",
     "quantize": "workflows",
     "resume": "workflows",
+    "resume_tuning": "tuning",
+    "sensitivity": "tuning",
+    "tune": "tuning",
 }
 
 __all__ = [
@@ -47,6 +52,9 @@ __all__ = [
     "open",
     "quantize",
     "resume",
+    "resume_tuning",
+    "sensitivity",
+    "tune",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from quantscope.backends.base import Backend, Model, Ranges
 from quantscope.errors import DataError
@@ -12,7 +12,7 @@ from quantscope.statistics import TensorStatistics
 from quantscope.statistics.ranges import calibrated_range
 
 
-def calibrate(
+def observe(
     backend: Backend,
     model: Model,
     recipe: Recipe,
@@ -20,8 +20,8 @@ def calibrate(
     *,
     threads: int = 0,
     progress: Callable[[int], None] = lambda samples: None,
-) -> tuple[Ranges, tuple[str, ...]]:
-    """Return the range of every tensor that the recipe quantizes, and notes on what was odd.
+) -> tuple[dict[str, TensorStatistics], tuple[str, ...]]:
+    """Return the statistics of every tensor that the recipe quantizes, and notes on what was odd.
 
     Args:
         model: prepared by the backend.
@@ -44,13 +44,30 @@ def calibrate(
             progress(batch.size)
     if not seen:
         raise DataError("no samples to calibrate with", accepted="at least one sample", next_step="check --data")
-    notes = []
     odd = [name for name in names if statistics[name].count > statistics[name].finite_count]
-    if odd:
-        notes.append(
-            f"calibration met values that are not finite in {len(odd)} tensors, first in {odd[0]!r}; "
-            "ranges are those of the finite values"
-        )
+    if not odd:
+        return statistics, ()
+    return statistics, (
+        f"calibration met values that are not finite in {len(odd)} tensors, first in {odd[0]!r}; "
+        "ranges are those of the finite values",
+    )
+
+
+def ranges(statistics: Mapping[str, TensorStatistics], recipe: Recipe) -> Ranges:
+    """Return the range of every tensor that was observed, as the recipe calibrates."""
     levels = 1 << recipe.activations.bits
-    ranges = {name: calibrated_range(s, recipe.calibration, levels) for name, s in statistics.items() if s.count}
-    return ranges, tuple(notes)
+    return {name: calibrated_range(s, recipe.calibration, levels) for name, s in statistics.items() if s.count}
+
+
+def calibrate(
+    backend: Backend,
+    model: Model,
+    recipe: Recipe,
+    batches: Iterable[Batch],
+    *,
+    threads: int = 0,
+    progress: Callable[[int], None] = lambda samples: None,
+) -> tuple[Ranges, tuple[str, ...]]:
+    """Return the range of every tensor that the recipe quantizes, and notes; arguments and errors as of `observe`."""
+    statistics, notes = observe(backend, model, recipe, batches, threads=threads, progress=progress)
+    return ranges(statistics, recipe), notes

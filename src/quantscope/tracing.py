@@ -149,11 +149,6 @@ class Job:
     traced: Traced
     threads: int = 0
 
-    @property
-    def outputs(self) -> tuple[list[str], list[str]]:
-        """The names of both models' outputs."""
-        return [t.name for t in self.reference.graph.outputs], [t.name for t in self.quantized.graph.outputs]
-
     def runs(self) -> dict[str, tuple[Model, list[str], Trace]]:
         """What has to run: a model, the tensors to expose and the trace, by a name for it."""
         pairs = [c.pair for c in self.comparisons]
@@ -210,13 +205,12 @@ class Tracer:
         for batch, values in self._ahead(batches):
             shard = shard or Shard([c.fresh() for c in comparisons])
             self._update(shard.comparisons, values, batch.first)
-            reference, quantized = self._job.outputs
             shard.scored.append(
                 Scored(
                     batch.first,
                     batch.labels,
-                    _chosen(values["reference"], reference),
-                    _chosen(values["quantized"], quantized),
+                    outputs_of(self._job.reference, values["reference"]),
+                    outputs_of(self._job.quantized, values["quantized"]),
                 )
             )
             shard.stop = batch.stop
@@ -275,8 +269,13 @@ def whole_batches(
         yield batch
 
 
-def _chosen(values: Values, names: Sequence[str]) -> Values:
-    found = {name: values[name] for name in names if name in values}
+def outputs_of(model: Model, values: Values) -> Values:
+    """The model's own outputs among what was traced.
+
+    Raises:
+        DataError: it has none that is a tensor.
+    """
+    found = {t.name: values[t.name] for t in model.graph.outputs if t.name in values}
     if not found:
         raise DataError("the model has no tensor among its outputs", accepted="a model with a float output")
     return found

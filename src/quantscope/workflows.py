@@ -60,14 +60,14 @@ def quantize(
         ModelError, DataError, RecipeError, OutputError: with what is accepted instead.
     """
     progress = progress or Silent()
-    backend, float_model, samples = _opened(model, data, labels, preprocessing)
+    backend, float_model, samples = opened(model, data, labels, preprocessing)
     chosen = recipe or Recipe()
     chosen.fallback_ops(float_model.graph)
     if output is not None:
-        _check_writable(Path(output))
+        check_writable(Path(output))
     plan = Plan(calibration_samples=calibration_samples, batch_size=batch_size, threads=threads)
-    size = _batch_size(float_model, plan.batch_size)
-    quantized = _quantized(backend, float_model, samples, chosen, _split(samples, plan)[0], size, plan, progress)
+    size = batch_size_for(float_model, plan.batch_size)
+    quantized = _quantized(backend, float_model, samples, chosen, split(samples, plan)[0], size, plan, progress)
     if output is not None:
         backend.save(quantized, Path(output))
     return quantized
@@ -126,7 +126,7 @@ def diagnose(
         QuantscopeError: one of its subclasses, with what is accepted instead.
     """
     progress = progress or Silent()
-    backend, float_model, bound = _opened(reference, data, labels, preprocessing)
+    backend, float_model, bound = opened(reference, data, labels, preprocessing)
     given = backend.load(quantized) if quantized is not None else None
     if given is None:
         recipe = recipe or Recipe()
@@ -136,12 +136,12 @@ def diagnose(
         parsed(memory) if isinstance(memory, str) else memory, workers, scheduler, budget_samples,
     )  # fmt: skip
     # What can fail for a wrong argument fails here, before anything is written.
-    _batch_size(float_model, plan.batch_size)
-    _split(bound, plan, given)
+    batch_size_for(float_model, plan.batch_size)
+    split(bound, plan, given)
     sweep.metric_named(metric)
     target = Path(output) if output is not None else None
     if target is not None and given is None:
-        _check_writable(target)
+        check_writable(target)
     run_file = RunFile.create(
         Path(run) if run is not None else None,
         numbered=number_run,
@@ -151,24 +151,24 @@ def diagnose(
         samples={"description": bound.description},
         environment=environment(),
         graph=graph_json(float_model.graph),
-        models={"reference": _identity(float_model), "quantized": _identity(given) if given is not None else None},
+        models={"reference": identity(float_model), "quantized": identity(given) if given is not None else None},
     )
     with run_file:
         if target is None and run_file.path is not None:
             target = model_beside(run_file.path)
         if given is None and target is not None:
             run_file.write_about(output=str(target.resolve()))
-        with _tidied(run_file, target if given is None and output is None else None):
+        with tidied(run_file, target if given is None and output is None else None):
             return _run(run_file, backend, float_model, given, bound, recipe, plan, metric, progress)
 
 
 @contextmanager
-def _tidied(run_file: RunFile, written: Path | None) -> Iterator[None]:
-    """If the run ends before a sample was compared, leave nothing behind: there is nothing to go on with."""
+def tidied(run_file: RunFile, written: Path | None) -> Iterator[None]:
+    """If the run ends before anything was measured, leave nothing behind: there is nothing to go on with."""
     try:
         yield
     except BaseException as error:
-        kept = run_file.path is not None and run_file.samples_compared() > 0
+        kept = run_file.path is not None and bool(run_file.samples_compared() or run_file.about("trials"))
         if not kept:
             run_file.delete()
             if written is not None:
@@ -204,8 +204,8 @@ def resume(
                 next_step="resume from Python: quantscope.resume(run, data=...)",
             )
         source = data if data is not None else Samples.from_spec(spec)
-        backend, float_model, bound = _opened(_same_model(models["reference"], run), source, None, None)
-        given = backend.load(_same_model(models["quantized"], run)) if models["quantized"] else None
+        backend, float_model, bound = opened(same_model(models["reference"], run), source, None, None)
+        given = backend.load(same_model(models["quantized"], run)) if models["quantized"] else None
         return _run(
             run_file,
             backend,
@@ -241,13 +241,13 @@ def _run(
     progress: Progress,
 ) -> Diagnosis:
     """The whole diagnosis from wherever the run file is."""
-    with _outcome(run_file):
-        size = _batch_size(reference, plan.batch_size)
-        calibration, evaluation = _split(samples, plan, given)
+    with outcome(run_file):
+        size = batch_size_for(reference, plan.batch_size)
+        calibration, evaluation = split(samples, plan, given)
         quantized = given or _quantized_once(
             run_file, backend, reference, samples, recipe or Recipe(), calibration, size, plan, progress
         )
-        pairing = _paired(backend, reference, quantized, "simulated" if plan.trace == "simulated" else "deployed")
+        pairing = paired(backend, reference, quantized, "simulated" if plan.trace == "simulated" else "deployed")
         simulated = _simulated(backend, reference, quantized, pairing, plan)
         run_file.write_about(
             skipped=pairing.skipped,
@@ -276,7 +276,7 @@ def _run(
     return run_file.diagnosis()
 
 
-def _paired(backend: Backend, reference: Model, quantized: Model, trace: Trace) -> Pairing:
+def paired(backend: Backend, reference: Model, quantized: Model, trace: Trace) -> Pairing:
     return pair(
         reference.graph,
         backend.float_view(quantized, trace),
@@ -292,12 +292,12 @@ def _simulated(
     if plan.trace != "simulated":
         if plan.trace == "deployed" and plan.budget_samples == 0:
             return {}
-        pairing = _paired(backend, reference, quantized, "simulated")
+        pairing = paired(backend, reference, quantized, "simulated")
     return {pair.reference_name: pair for pair in pairing.pairs}
 
 
 @contextmanager
-def _outcome(run_file: RunFile) -> Iterator[None]:
+def outcome(run_file: RunFile) -> Iterator[None]:
     """Note in the run file how the run ended if it did not end well."""
     try:
         yield
@@ -372,7 +372,7 @@ def _stage(name: str, total: int | None, progress: Progress, run_file: RunFile |
         run_file.write_stage(name, total or 0, total, finished=True, seconds=time.monotonic() - began)
 
 
-def _opened(
+def opened(
     model: object, data: object, labels: object, preprocessing: Preprocessing | None
 ) -> tuple[Backend, Model, Samples]:
     """The backend, the float model, and the samples as its inputs take them."""
@@ -382,7 +382,7 @@ def _opened(
     return backend, loaded, samples.for_inputs(loaded.graph.inputs)
 
 
-def _batch_size(model: Model, wanted: int | None) -> int:
+def batch_size_for(model: Model, wanted: int | None) -> int:
     """The number of samples per inference: what the model's inputs fix, else what is wanted, else 1.
 
     Raises:
@@ -400,7 +400,7 @@ def _batch_size(model: Model, wanted: int | None) -> int:
     return size
 
 
-def _split(samples: Samples, plan: Plan, given: Model | None = None) -> tuple[range, range]:
+def split(samples: Samples, plan: Plan, given: Model | None = None) -> tuple[range, range]:
     """Which samples calibrate and which are evaluated: the first some, and those after them.
 
     Raises:
@@ -423,14 +423,14 @@ def _split(samples: Samples, plan: Plan, given: Model | None = None) -> tuple[ra
     return range(0, first), range(first, stop)
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     if not path.parent.is_dir():
         raise OutputError(f"no such folder: {path.parent}", next_step="create it, or choose another with --output")
     if path.is_dir():
         raise OutputError(f"{path} is a folder", accepted="the name of a file")
 
 
-def _identity(model: Model) -> dict[str, Any]:
+def identity(model: Model) -> dict[str, Any]:
     """What tells a model file from another; no path for a model that was never a file."""
     if model.path is None:
         return {"path": None, "digest": None, "bytes": None}
@@ -441,7 +441,7 @@ def _identity(model: Model) -> dict[str, Any]:
     }
 
 
-def _same_model(identity: Mapping[str, Any], run: str | Path) -> str:
+def same_model(identity: Mapping[str, Any], run: str | Path) -> str:
     path = identity["path"]
     if path is None:
         raise RunFileError(f"a model of {run} was never a file", next_step="diagnose it again from Python")

@@ -176,13 +176,13 @@ def print_diagnosis(diagnosis: Diagnosis, top: int | None, sort: str, json: bool
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(command: str = "diagnose") -> Iterator[None]:
     """On Ctrl-C say how to go on."""
     try:
         yield
     except RunInterrupted as error:
         if error.run:
-            sys.stderr.write(f"interrupted; go on with: quantscope diagnose --resume {shlex.quote(error.run)}\n")
+            sys.stderr.write(f"interrupted; go on with: quantscope {command} --resume {shlex.quote(error.run)}\n")
         else:
             sys.stderr.write("interrupted before a sample was compared: nothing was written\n")
         raise

@@ -40,11 +40,17 @@ def show(
 ) -> None:
     """Print a run again, also one that is half finished."""
     from quantscope.cli.diagnose import print_diagnosis
+    from quantscope.cli.tune import print_search
     from quantscope.report import op_details, terminal
+    from quantscope.tuning import open_search
     from quantscope.workflows import open_run
 
     o.check_sort(sort)
     o.check_top(top)
+    search = open_search(run)
+    if search is not None:
+        print_search(search, json)
+        return
     diagnosis = open_run(run)
     if op is not None:
         terminal.console().print(op_details.op_details(diagnosis, op))

@@ -20,10 +20,19 @@ def _float_dtype(values: NDArray[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32 if values.dtype.itemsize <= 2 or values.dtype.kind == "b" else np.float64)
 
 
+def flat(values: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
+    """Return the array flat and in the one form that kernels are compiled for, without a copy where it is so already.
+
+    numba compiles a kernel anew for arrays that are read-only, not aligned or not contiguous: seconds for each
+    combination, where a copy takes a moment.
+    """
+    return np.require(values, dtype, ("C", "A", "W")).reshape(-1)
+
+
 def flat_floats(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
-    """Return the arrays flat, contiguous and of one float type, without a copy where they are so already."""
+    """Return the arrays flat, as `flat` does, and of one float type."""
     dtype = np.result_type(*map(_float_dtype, arrays))
-    return [np.ascontiguousarray(values, dtype).reshape(-1) for values in arrays]
+    return [flat(values, dtype) for values in arrays]
 
 
 def real_values(values: NDArray[Any], qparams: QParams | None) -> NDArray[Any]:
@@ -35,5 +44,5 @@ def real_values(values: NDArray[Any], qparams: QParams | None) -> NDArray[Any]:
     # The same as QParams.dequantize without its arrays of int64.
     result = np.empty(values.shape, np.float32)
     zero_point, step = np.int32(qparams.zero_point.reshape(())), np.float32(qparams.scale.reshape(()))
-    decode(np.ascontiguousarray(values).reshape(-1), zero_point, step, result.reshape(-1))
+    decode(flat(values), zero_point, step, result.reshape(-1))
     return result

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quantscope.errors import ShapeError
 from quantscope.qparams import QParams
 from quantscope.statistics import metrics
-from quantscope.statistics.arrays import flat_floats, real_values
+from quantscope.statistics.arrays import flat, flat_floats, real_values
 from quantscope.statistics.kernels import blocks, tensors
 from quantscope.statistics.tensor import TensorStatistics
 
@@ -174,7 +174,7 @@ class PairStatistics:
         grid = self._grid
         assert grid is not None
         tensors.compare_codes(
-            x, np.ascontiguousarray(codes).reshape(-1),
+            x, flat(codes),
             grid.zero_point, grid.step, grid.lowest_code, grid.scale, grid.low, grid.high,
             self.reference.sums, self.reference.bins, self.reference.layout,
             self._code_counts, self.error.sums, self.rounding.sums,

@@ -1,0 +1,225 @@
+"""quantscope tune and quantscope sensitivity."""
+
+from __future__ import annotations
+
+import json as encoder
+import math
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quantscope.cli import options as o
+from quantscope.errors import DataError
+
+_TUNE_EPILOG = """[bold]Examples[/bold]
+
+Lose at most one point of top-1:
+  quantscope tune resnet50.onnx --data imagenet/ --preset imagenet-torch --max-drop 0.01
+
+Lose at most 1 % of your own metric, from your own recipe:
+  quantscope tune model.onnx --data my.loader:batches --metric my.scores:f1 --relative --recipe recipe.toml
+
+Go on with a search that was interrupted:
+  quantscope tune --resume model.tune.qscope
+"""
+_SENSITIVITY_EPILOG = """[bold]Examples[/bold]
+
+  quantscope sensitivity model.onnx --data samples.npz
+
+  quantscope sensitivity model.onnx --data samples.npz --per-tensor --top 20
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog=_TUNE_EPILOG.replace("\n  ", "\n\n  "))(tune)
+    app.command(epilog=_SENSITIVITY_EPILOG)(sensitivity)
+
+
+def tune(
+    context: typer.Context,
+    model: Annotated[Path | None, typer.Argument(help="The float model, an .onnx file.")] = None,
+    data: o.Data = None,
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", rich_help_panel="Search", help="How much the metric may drop.")
+    ] = 0.01,
+    relative: Annotated[
+        bool,
+        typer.Option("--relative", rich_help_panel="Search", help="The drop is a share of the float model's value."),
+    ] = False,
+    most_trials: Annotated[
+        int, typer.Option("--trials", metavar="N", rich_help_panel="Search", help="Try at most N recipes.")
+    ] = 40,
+    minutes: Annotated[
+        float, typer.Option("--minutes", rich_help_panel="Search", help="Begin no trial after so many minutes.")
+    ] = math.inf,
+    labels: o.Labels = None,
+    samples: o.SampleCount = None,
+    calibration_samples: o.CalibrationSamples = None,
+    batch_size: o.BatchSize = None,
+    metric: o.Metric = None,
+    preset: o.Preset = None,
+    resize: o.Resize = None,
+    crop: o.Crop = None,
+    size: o.Size = None,
+    scale: o.Scale = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    channels: o.Channels = None,
+    layout: o.Layout = None,
+    recipe_file: o.RecipeFile = None,
+    format: o.Format = "qdq",
+    per_channel: o.PerChannel = True,
+    activations: o.Activations = "uint8",
+    weights: o.Weights = "int8",
+    symmetric: o.Symmetric = False,
+    calibration: o.CalibrationMethod = "minmax",
+    percentile: o.Percentile = 99.99,
+    fallback: o.Fallback = None,
+    fallback_type: o.FallbackType = None,
+    op_type: o.OpType = None,
+    reduce_range: o.ReduceRange = False,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", rich_help_panel="Run", help="The run file. [default: MODEL.tune.qscope, numbered]"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", rich_help_panel="Run", help="The best model. [default: RUN.int8.onnx]"),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN", rich_help_panel="Run", help="Go on with an interrupted search."),
+    ] = None,
+    threads: o.Threads = 0,
+    json: o.Json = False,
+) -> None:
+    """Find the recipe that keeps most ops quantized and loses no more accuracy than allowed.
+
+    Tries other calibrations, weights per channel and 16-bit activations; then leaves ops in float, in the order of what
+    that brings at the model's output. Writes the model and its recipe. Exit code 1: nothing that was tried is enough.
+    """
+    from quantscope import tuning
+    from quantscope.cli.diagnose import interruptible
+    from quantscope.cli.progress import ProgressBars
+
+    if resume is not None:
+        if model is not None:
+            raise DataError("both a model and --resume are given", accepted="one of them")
+        with interruptible("tune"), ProgressBars() as progress:
+            found = tuning.resume_tuning(resume, progress=progress)
+    else:
+        if model is None or data is None:
+            raise DataError(
+                "no model is given" if model is None else "no samples are given: --data is missing",
+                accepted="quantscope tune MODEL.onnx --data SOURCE",
+                next_step="quantscope tune --help shows examples",
+            )
+        preprocessing = o.preprocessing(preset, resize, crop, size, scale, mean, std, channels, layout)
+        recipe = o.recipe(
+            format, per_channel, activations, weights, symmetric, calibration, percentile, fallback, fallback_type,
+            op_type, reduce_range, recipe_file, context,
+        )  # fmt: skip
+        with interruptible("tune"), ProgressBars() as progress:
+            found = tuning.tune(
+                model, data=data, max_drop=max_drop, relative=relative, labels=labels, preprocessing=preprocessing,
+                recipe=recipe, samples=samples, calibration_samples=calibration_samples, batch_size=batch_size,
+                metric=metric, most_trials=most_trials, most_seconds=minutes * 60,
+                run=run or Path(f"{model.stem}.tune.qscope"), number_run=run is None, output=output, threads=threads,
+                progress=progress,
+            )  # fmt: skip
+    print_search(found, json)
+    if not found.met:
+        raise typer.Exit(1)
+
+
+def print_search(found: object, json: bool) -> None:
+    """Print the trials, or the search as JSON."""
+    from quantscope.fallback.search import Search, as_dict
+    from quantscope.report.search import search_table
+    from quantscope.report.tables import strict
+    from quantscope.report.terminal import console
+
+    assert isinstance(found, Search)
+    if json:
+        sys.stdout.write(encoder.dumps(strict(dict(as_dict(found))), indent=2) + "\n")
+        return
+    out = console()
+    out.print(search_table(found))
+    for name, path in (("model", found.model), ("recipe", found.recipe_file), ("run file", found.run)):
+        if path:
+            out.print(f"{name}: {path}", soft_wrap=True, markup=False)
+    if found.recipe_file and found.met:
+        out.print(
+            f"look at it: quantscope diagnose MODEL --data SOURCE --recipe {shlex.quote(found.recipe_file)}",
+            soft_wrap=True,
+        )
+
+
+def sensitivity(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(help="The float model, an .onnx file.")],
+    data: o.Data = None,
+    labels: o.Labels = None,
+    samples: o.SampleCount = None,
+    calibration_samples: o.CalibrationSamples = None,
+    batch_size: o.BatchSize = None,
+    preset: o.Preset = None,
+    resize: o.Resize = None,
+    crop: o.Crop = None,
+    size: o.Size = None,
+    scale: o.Scale = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    channels: o.Channels = None,
+    layout: o.Layout = None,
+    recipe_file: o.RecipeFile = None,
+    format: o.Format = "qdq",
+    per_channel: o.PerChannel = True,
+    activations: o.Activations = "uint8",
+    weights: o.Weights = "int8",
+    symmetric: o.Symmetric = False,
+    calibration: o.CalibrationMethod = "minmax",
+    percentile: o.Percentile = 99.99,
+    fallback: o.Fallback = None,
+    fallback_type: o.FallbackType = None,
+    op_type: o.OpType = None,
+    reduce_range: o.ReduceRange = False,
+    most_ops: Annotated[int, typer.Option("--ops", metavar="N", help="Measure the N ops that err most.")] = 64,
+    threads: o.Threads = 0,
+    top: o.Top = 10,
+    all: o.All = False,
+    json: o.Json = False,
+) -> None:
+    """Rank ops by what they do to the model's output: each one alone quantized, and each one alone left in float."""
+    from quantscope import tuning
+    from quantscope.cli.diagnose import interruptible
+    from quantscope.cli.progress import ProgressBars
+    from quantscope.report.search import sensitivity_table
+    from quantscope.report.tables import strict
+    from quantscope.report.terminal import console
+
+    o.check_top(top)
+    if data is None:
+        raise DataError(
+            "no samples are given: --data is missing", accepted="quantscope sensitivity MODEL.onnx --data SOURCE"
+        )
+    preprocessing = o.preprocessing(preset, resize, crop, size, scale, mean, std, channels, layout)
+    recipe = o.recipe(
+        format, per_channel, activations, weights, symmetric, calibration, percentile, fallback, fallback_type,
+        op_type, reduce_range, recipe_file, context,
+    )  # fmt: skip
+    with interruptible("sensitivity"), ProgressBars() as progress:
+        found = tuning.sensitivity(
+            model, data=data, labels=labels, preprocessing=preprocessing, recipe=recipe, samples=samples,
+            calibration_samples=calibration_samples, batch_size=batch_size, most_ops=most_ops, threads=threads,
+            progress=progress,
+        )  # fmt: skip
+    if json:
+        sys.stdout.write(encoder.dumps(strict(asdict(found)), indent=2) + "\n")
+        return
+    console().print(sensitivity_table(found, None if all else top))

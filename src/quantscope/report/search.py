@@ -1,0 +1,108 @@
+"""A search and a ranking of ops by their effect, in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from quantscope.fallback.search import Search, Trial
+from quantscope.fallback.sensitivity import Sensitivities
+from quantscope.report import figures
+
+_SHOWN_OPS = 3
+_FEW_QUANTIZED = 0.5
+
+
+def search_table(search: Search) -> RenderableType:
+    """Every trial with its accuracy, the verdict, and the trials worth choosing from."""
+    table = Table(
+        title="Trials", title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
+    )
+    table.add_column("")
+    table.add_column("change", overflow="fold")
+    for column in ("quantized", search.best.score.metric, "difference", "95 % interval", "s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    reference = search.best.score
+    table.add_row("", "reference, in float", "0 %", figures.metric_value(reference.metric, reference.reference))
+    for trial in search.trials:
+        met = search.criterion.met_by(trial.score)
+        absolute, _, interval = figures.difference(trial.score)
+        style = "bold green" if trial is search.best and met else "bold" if trial is search.best else ""
+        table.add_row(
+            Text("✓" if met else "·", style="green" if met else "dim"),
+            Text(_change(trial), style=style),
+            f"{trial.quantized_share:.1%}",
+            figures.metric_value(trial.score.metric, trial.score.quantized),
+            absolute,
+            interval,
+            f"{trial.seconds:.1f}",
+        )
+    return Group(table, Text(""), *_verdict(search))
+
+
+def _change(trial: Trial) -> str:
+    ops = trial.fallback
+    if not ops or len(ops) > _SHOWN_OPS:
+        return trial.change
+    return f"in float: {', '.join(ops)}"
+
+
+def _verdict(search: Search) -> list[Text]:
+    criterion, best = search.criterion, search.best
+    allowed = f"{criterion.max_drop:g}{' of the reference' if criterion.relative else ''}"
+    if search.met and best.quantized_share < _FEW_QUANTIZED:
+        share = f"{best.quantized_share:.0%}"
+        return [
+            Text(f"the allowed drop of {allowed} is met only with {share} of the ops quantized", style="bold yellow"),
+            Text("fallback hardly saves this model: look for another recipe, or allow a larger drop"),
+        ]
+    if search.met:
+        lines = [Text(f"found: {best.change} meets the allowed drop of {allowed}", style="bold green")]
+        if len(best.fallback) > _SHOWN_OPS:
+            lines.append(Text(f"left in float: {', '.join(best.fallback)}", style="dim"))
+        return lines
+    lines = [Text(f"no recipe that was tried meets the allowed drop of {allowed}", style="bold red")]
+    if search.ranking and any(set(search.ranking) <= set(t.fallback) for t in search.trials):
+        count = len(search.ranking)
+        lines.append(Text(f"no fallback saves this model: not even with its {count} quantized ops in float"))
+    lines.append(Text(f"the best one: {best.change}"))
+    return lines
+
+
+def sensitivity_table(found: Sensitivities, top: int | None) -> RenderableType:
+    """The ops by what leaving each alone in float brings at the model's output."""
+    rows = found.ops[:top]
+    table = Table(
+        title=f"Effect on the output — {len(rows)} of {len(found.ops)} ops, "
+        f"{found.damage_name} over {found.samples} samples",
+        title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim",
+    )  # fmt: skip
+    for column in ("place", "Op", "Type"):
+        table.add_column(column, overflow="fold")
+    for column in ("gain if in float", "95 % interval", "damage if quantized alone"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        place = str(row.best_rank) if row.best_rank == row.worst_rank else f"{row.best_rank}–{row.worst_rank}"
+        table.add_row(
+            place, Text(row.op), row.op_type, figures.number(row.gain, 3),
+            f"{figures.number(row.gain_low, 3)} … {figures.number(row.gain_high, 3)}", figures.number(row.alone, 3),
+        )  # fmt: skip
+    return Group(table, Text(""), *_certainty(found))
+
+
+def _certainty(found: Sensitivities) -> list[Text]:
+    """How far the order can be trusted."""
+    lines = [Text(f"{found.damage_name} of the quantized model: {figures.number(found.damage, 4)}")]
+    certain = 0
+    for position, row in enumerate(found.ops, 1):
+        if row.best_rank != position or row.worst_rank != position:
+            break
+        certain += 1
+    if certain:
+        lines.append(Text(f"the first {certain if certain > 1 else 'op'} {'are' if certain > 1 else 'is'} certain"))
+    rest = [row for row in found.ops[certain:] if row.gain_low <= 0]
+    if rest:
+        first = found.ops.index(rest[0]) + 1
+        lines.append(Text(f"from place {first} on ops are interchangeable: their interval holds no gain"))
+    return lines

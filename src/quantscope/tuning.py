@@ -1,0 +1,333 @@
+"""From a float model and an allowed drop in accuracy to the recipe that keeps most ops quantized: `tune`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from quantscope.accuracy import Accuracy
+from quantscope.backends.base import Backend, Model
+from quantscope.calibration import observe, ranges
+from quantscope.errors import DataError, RunFileError
+from quantscope.evaluation import Score
+from quantscope.fallback.search import Criterion, Search, Trial, Tuner, as_dict, trial_dict, trial_from
+from quantscope.fallback.sensitivity import (
+    MOST_OPS,
+    MOST_SAMPLES,
+    Sensitivities,
+    most_damaged,
+    sensitivities,
+)
+from quantscope.images import Preprocessing
+from quantscope.plan import Plan
+from quantscope.progress import Progress, Silent
+from quantscope.recipe import Recipe
+from quantscope.runfile import RunFile, graph_json, model_beside
+from quantscope.samples import Samples
+from quantscope.statistics import TensorStatistics
+from quantscope.sweep import metric_named
+from quantscope.tracing import whole_batches
+from quantscope.workflows import (
+    batch_size_for,
+    check_writable,
+    environment,
+    identity,
+    opened,
+    outcome,
+    paired,
+    split,
+    tidied,
+)
+
+
+def tune(
+    model: object,
+    *,
+    data: object,
+    max_drop: float = 0.01,
+    relative: bool = False,
+    labels: object = None,
+    preprocessing: Preprocessing | None = None,
+    recipe: Recipe | None = None,
+    samples: int | None = None,
+    calibration_samples: int | None = None,
+    batch_size: int | None = None,
+    metric: str | Callable[..., Any] | None = None,
+    most_trials: int = 40,
+    most_seconds: float = math.inf,
+    most_ops: int = MOST_OPS,
+    run: str | Path | None = None,
+    number_run: bool = False,
+    output: str | Path | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Search:
+    """Return the search for the recipe that keeps most ops quantized while the metric drops no more than allowed.
+
+    The best model is written to `output`, and its recipe beside it, if a run file or an output is given.
+
+    Args:
+        model: the float model: a path or a model object that a backend accepts.
+        data: samples: whatever `Samples.of` accepts, with `labels` and `preprocessing` as there.
+        max_drop: how much the metric may drop: in its own unit, or as a share of the reference's value if `relative`.
+        recipe: where the search begins; int8 QDQ, weights per channel, if None.
+        samples, calibration_samples, batch_size, metric, threads: as of `quantscope.diagnose`.
+        most_trials, most_seconds: when to stop with the best recipe so far.
+        most_ops: how many ops are measured for their effect on the output.
+        run: the run file that remembers the trials; nothing is written if None.
+        number_run: if the run file exists, add a number to its name.
+        output: where to write the best model; beside the run file if None.
+    Raises:
+        QuantscopeError: one of its subclasses, with what is accepted instead.
+    """
+    progress = progress or Silent()
+    criterion = _criterion(max_drop, relative, most_trials)
+    metric_named(metric)
+    backend, float_model, bound = opened(model, data, labels, preprocessing)
+    recipe = recipe or Recipe()
+    recipe.fallback_ops(float_model.graph)
+    plan = Plan(
+        calibration_samples, samples, batch_size, metric if isinstance(metric, str) else None, threads, budget_samples=0
+    )
+    batch_size_for(float_model, plan.batch_size)
+    split(bound, plan)
+    if output is not None:
+        check_writable(Path(output))
+    tuning = {**asdict(criterion), "most_trials": most_trials, "most_seconds": most_seconds, "most_ops": most_ops}
+    run_file = RunFile.create(
+        Path(run) if run is not None else None,
+        numbered=number_run,
+        kind="tune",
+        tuning=tuning,
+        plan=plan.__dict__,
+        recipe=recipe.to_dict(),
+        data=bound.spec,
+        samples={"description": bound.description},
+        environment=environment(),
+        graph=graph_json(float_model.graph),
+        models={"reference": identity(float_model), "quantized": None},
+    )
+    with run_file, tidied(run_file, None):
+        target = Path(output) if output is not None else run_file.path and model_beside(run_file.path)
+        run_file.write_about(output=str(target.resolve()) if target is not None else None)
+        return _tune(run_file, backend, float_model, bound, recipe, plan, metric, tuning, progress)
+
+
+def resume_tuning(
+    run: str | Path,
+    *,
+    data: object = None,
+    metric: Callable[..., Any] | None = None,
+    progress: Progress | None = None,
+) -> Search:
+    """Return the search of an interrupted run, gone on with: what was tried is not tried again.
+
+    Raises:
+        RunFileError: the run is no search, is finished, is being written, or its model is not what it was.
+    """
+    from quantscope.workflows import same_model
+
+    with RunFile.resume(Path(run)) as run_file:
+        if run_file.about("kind") != "tune":
+            raise RunFileError(
+                f"{run} holds no search", next_step=f"go on with it by: quantscope diagnose --resume {run}"
+            )
+        plan, recipe = Plan(**run_file.about("plan")), Recipe.from_dict(run_file.about("recipe"))
+        spec = run_file.about("data")
+        if data is None and spec is None:
+            raise RunFileError(
+                f"the samples of {run} were not given by a path or name",
+                next_step="resume from Python: quantscope.resume_tuning(run, data=...)",
+            )
+        source = data if data is not None else Samples.from_spec(spec)
+        path = same_model(run_file.about("models")["reference"], run)
+        backend, float_model, bound = opened(path, source, None, None)
+        return _tune(
+            run_file, backend, float_model, bound, recipe, plan, metric or plan.metric,
+            run_file.about("tuning"), progress or Silent(),
+        )  # fmt: skip
+
+
+def open_search(run: str | Path) -> Search | None:
+    """Return the search in a run file as far as it is; None if the run is a diagnosis or nothing was tried yet.
+
+    Raises:
+        RunFileError: the file is missing, damaged or no run file.
+    """
+    with RunFile.read(Path(run)) as run_file:
+        trials = tuple(trial_from(values) for values in run_file.about("trials") or ())
+        if not trials:
+            return None
+        tuning = run_file.about("tuning")
+        criterion = Criterion(tuning["max_drop"], tuning["relative"])
+        found = run_file.about("search") or {"best": len(trials) - 1, "ranking": []}
+        best = trials[found["best"]]
+        output = run_file.about("output") if run_file.about("status") == "finished" else ""
+        return Search(
+            trials, best, criterion.met_by(best.score), criterion, tuple(found["ranking"]),
+            output or "", str(Path(output).with_suffix(".toml")) if output else "", str(run),
+        )  # fmt: skip
+
+
+def _criterion(max_drop: float, relative: bool, most_trials: int) -> Criterion:
+    if not (math.isfinite(max_drop) and max_drop >= 0):
+        raise DataError(f"an allowed drop of {max_drop}", accepted="0 or more, such as 0.01")
+    if most_trials < 1:
+        raise DataError(f"{most_trials} trials", accepted="1 or more")
+    return Criterion(max_drop, relative)
+
+
+class _Trials:
+    """Quantizes and scores one recipe after the other; the model is prepared and observed once."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        model: Model,
+        samples: Samples,
+        plan: Plan,
+        metric: str | Callable[..., Any] | None,
+        progress: Progress,
+    ) -> None:
+        self._backend = backend
+        self._plan = plan
+        self._progress = progress
+        self.size = batch_size_for(model, plan.batch_size)
+        self._calibration, self.evaluated = split(samples, plan)
+        self._samples = samples
+        self.model = model
+        progress.stage("prepare", None)
+        self._prepared = backend.prepare(model)
+        self._statistics: dict[str, TensorStatistics] = {}
+        self._accuracy = Accuracy(backend, model, self.batches, metric=metric, threads=plan.threads)
+
+    def batches(self) -> Any:
+        """The samples that are evaluated."""
+        window = self.evaluated
+        return whole_batches(self._samples, self.model, self.size, window.start, window.stop, self._progress)
+
+    def quantized(self, recipe: Recipe) -> Model:
+        """The model quantized with this recipe."""
+        wanted = self._backend.tensors_to_calibrate(self._prepared, recipe)
+        missing = [name for name in wanted if name not in self._statistics]
+        if missing:
+            self._progress.stage("calibrate", len(self._calibration))
+            found, _ = observe(
+                self._backend, self._prepared, recipe,
+                self._samples.batches(self.size, start=self._calibration.start, stop=self._calibration.stop),
+                threads=self._plan.threads, progress=self._progress.advance,
+            )  # fmt: skip
+            self._statistics |= found
+        return self._backend.quantize(self._prepared, recipe, ranges(self._statistics, recipe))
+
+    def evaluate(self, recipe: Recipe) -> tuple[Score, float]:
+        """The score and the share of compute ops that stay quantized."""
+        self._progress.stage("try", len(self.evaluated))
+        quantized = self.quantized(recipe)
+        score = self._accuracy.score(quantized, self._progress.advance)
+        return score, self._share(recipe)
+
+    def _share(self, recipe: Recipe) -> float:
+        """Of the ops that the quantizer knows, the share that the recipe leaves quantized."""
+        everything = self._backend.check(self._prepared, replace(recipe, rules=())).in_float
+        ops = [op.name for op in self._prepared.graph.ops if op.name not in everything]
+        kept = self._backend.check(self._prepared, recipe).in_float
+        return sum(name not in kept for name in ops) / len(ops) if ops else 0.0
+
+    def sensitivities(self, recipe: Recipe, most_ops: int) -> Sensitivities:
+        """How much each op matters at the output of the model that this recipe gives."""
+        quantized = self.quantized(recipe)
+        self._progress.stage("compare", min(len(self.evaluated), 128))
+        worst = most_damaged(
+            self._backend, self.model, quantized, self.batches(), max(1, MOST_SAMPLES // self.size),
+            threads=self._plan.threads, progress=self._progress.advance,
+        )  # fmt: skip
+        pairs = paired(self._backend, self.model, quantized, "simulated").pairs
+        weighted = frozenset(w.op for w in self._backend.weights(quantized, "simulated") if w.qparams is not None)
+        return sensitivities(
+            self._backend, self.model, quantized, pairs, worst, weighted=weighted, most_ops=most_ops,
+            threads=self._plan.threads, progress=self._progress,
+        )  # fmt: skip
+
+
+def _tune(
+    run_file: RunFile,
+    backend: Backend,
+    model: Model,
+    samples: Samples,
+    recipe: Recipe,
+    plan: Plan,
+    metric: str | Callable[..., Any] | None,
+    tuning: dict[str, Any],
+    progress: Progress,
+) -> Search:
+    with outcome(run_file):
+        trials = _Trials(backend, model, samples, plan, metric, progress)
+        before = [trial_from(values) for values in run_file.about("trials") or ()]
+        known = {repr(t.recipe.to_dict()): t for t in before}
+        written: list[Trial] = []
+
+        def rank(recipe: Recipe) -> Sequence[str]:
+            ranking: list[str] | None = run_file.about("ranking")
+            if ranking is None:
+                found = trials.sensitivities(recipe, tuning["most_ops"])
+                ranking = [*(s.op for s in found.ops), *found.others]
+                run_file.write_about(ranking=ranking, sensitivities=[asdict(s) for s in found.ops])
+            return ranking
+
+        def note(trial: Trial) -> None:
+            written.append(trial)
+            run_file.write_about(trials=[trial_dict(t) for t in written])
+
+        criterion = Criterion(tuning["max_drop"], tuning["relative"])
+        tuner = Tuner(
+            criterion, trials.evaluate, rank, tuning["most_trials"], tuning["most_seconds"], known, note
+        )  # fmt: skip
+        search = tuner.search(recipe)
+        output = run_file.about("output")
+        if output:
+            beside = Path(output).with_suffix(".toml")
+            backend.save(trials.quantized(search.best.recipe), Path(output))
+            search.best.recipe.save(beside)
+            search = replace(search, model=output, recipe_file=str(beside), run=str(run_file.path or ""))
+        found = as_dict(search)
+        run_file.write_about(
+            search={"best": search.trials.index(search.best), "ranking": found["ranking"], "met": search.met},
+            status="finished",
+        )
+    return search
+
+
+def sensitivity(
+    model: object,
+    *,
+    data: object,
+    labels: object = None,
+    preprocessing: Preprocessing | None = None,
+    recipe: Recipe | None = None,
+    samples: int | None = None,
+    calibration_samples: int | None = None,
+    batch_size: int | None = None,
+    most_ops: int = MOST_OPS,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Sensitivities:
+    """Return how much each op matters at the output of the quantized model, the one that matters most first.
+
+    Args:
+        model: the float model: a path or a model object that a backend accepts.
+        data: samples: whatever `Samples.of` accepts, with `labels` and `preprocessing` as there.
+        recipe, samples, calibration_samples, batch_size, threads: as of `quantscope.diagnose`.
+        most_ops: so many ops are measured: those that err most by themselves.
+    Raises:
+        QuantscopeError: one of its subclasses, with what is accepted instead.
+    """
+    backend, float_model, bound = opened(model, data, labels, preprocessing)
+    recipe = recipe or Recipe()
+    recipe.fallback_ops(float_model.graph)
+    plan = Plan(calibration_samples, samples, batch_size, None, threads, budget_samples=0)
+    trials = _Trials(backend, float_model, bound, plan, None, progress or Silent())
+    return trials.sensitivities(recipe, most_ops)
