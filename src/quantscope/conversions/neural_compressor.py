@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-from quantscope.errors import RecipeError
+from quantscope.errors import RecipeError, UnsupportedError
 from quantscope.graph import Graph
 from quantscope.qparams import Granularity, PerBlock, PerChannel, PerTensor, QuantSpec
 from quantscope.recipe import PER_CHANNEL, Calibration, Dtype, OpRule, Recipe, SpecChange
@@ -43,31 +43,39 @@ def from_op_dicts(
     *,
     base: Recipe | None = None,
     graph: Graph | None = None,
+    strict: bool = False,
 ) -> tuple[Recipe, tuple[str, ...]]:
     """Return the recipe that asks for the same, and what has no equivalent in it, by name.
 
     Args:
         base: the recipe that the entries are added to.
         graph: the model's, needed for expressions in `op_type_dict`.
+        strict: what has no equivalent and would change the model is an error, not a note.
     Raises:
         RecipeError: an entry is no dictionary, its key no regular expression, or the graph is needed.
+        UnsupportedError: by `strict`.
     """
     recipe = base or Recipe()
+    limited: list[_Entry] = []
     notes: list[str] = []
     for place, entries in (("op_type_dict", op_type_dict or {}), ("op_name_dict", op_name_dict or {})):
         if not isinstance(entries, Mapping):
             raise RecipeError(f"{place} is {type(entries).__name__}", accepted="a dictionary")
         for pattern, settings in entries.items():
-            entry = _Entry(f"{place}[{pattern!r}]", settings)
+            entry = _Entry(f"{place}[{pattern!r}]", settings, strict)
+            notes += entry.notes
             if place == "op_type_dict" and pattern == _ALL and not entry.fallback:
                 recipe = _with_defaults(recipe, entry)
-            elif entry.asks:
-                entry.check_algorithm(recipe.calibration)
+                continue
+            limited.append(entry)
+            if entry.asks:
                 changes = (None, None) if entry.fallback else (entry.activations, entry.weights)
                 rules = _type_rules(pattern, graph) if place == "op_type_dict" else [_name_rule(str(pattern))]
                 rules = [replace(rule, activations=changes[0], weights=changes[1]) for rule in rules]
                 recipe = replace(recipe, rules=(*recipe.rules, *rules))
-            notes += entry.notes
+    # The method of the whole recipe is known once all entries are read.
+    for entry in limited:
+        notes += entry.other_algorithm(recipe.calibration)
     return recipe, tuple(notes)
 
 
@@ -115,8 +123,9 @@ def to_op_dicts(recipe: Recipe, graph: Graph | None = None) -> tuple[dict[str, A
 class _Entry:
     """One entry of a dictionary, read: what it asks for, and notes on what means nothing here."""
 
-    def __init__(self, place: str, settings: object) -> None:
+    def __init__(self, place: str, settings: object, strict: bool = False) -> None:
         self.place = place
+        self.strict = strict
         self.notes: list[str] = []
         self.fallback = False
         self.algorithm: str | None = None
@@ -135,16 +144,27 @@ class _Entry:
         """True if there is something to make a rule of."""
         return self.fallback or self.activations is not None or self.weights is not None
 
-    def check_algorithm(self, calibration: Calibration) -> None:
-        """Note an algorithm that is not that of the whole recipe."""
-        if self.algorithm and not self.fallback and _METHODS.get(self.algorithm) != calibration.method:
-            self.notes.append(
-                f"{self.place}: algorithm {self.algorithm} for some ops alone has no equivalent: a recipe calibrates "
-                f"all ranges by one method, here {calibration.method}"
-            )
+    def other_algorithm(self, calibration: Calibration) -> list[str]:
+        """A note if the entry asks for another algorithm than that of the whole recipe."""
+        if not self.algorithm or self.fallback or _METHODS[self.algorithm] == calibration.method:
+            return []
+        return self._lost(
+            f"{self.place}: algorithm {self.algorithm} for some ops alone has no equivalent: a recipe calibrates "
+            f"all ranges by one method, here {calibration.method}",
+            f'say it for all: op_type_dict={{".*": {{"activation": {{"algorithm": ["{self.algorithm}"]}}}}}}',
+        )
 
     def _no_equivalent(self, what: str) -> None:
-        self.notes.append(f"{self.place}: {what} has no equivalent in a recipe")
+        self.notes += self._lost(f"{self.place}: {what} has no equivalent in a recipe", "take it out")
+
+    def _lost(self, what: str, next_step: str) -> list[str]:
+        if self.strict:
+            raise UnsupportedError(
+                what,
+                accepted="weight and activation with dtype, scheme, granularity, and algorithm minmax, kl, percentile",
+                next_step=next_step,
+            )
+        return [what]
 
     def _read(self, key: str, options: object) -> None:
         if not isinstance(options, Mapping):

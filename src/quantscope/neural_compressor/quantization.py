@@ -1,0 +1,118 @@
+"""`quantization.fit` of Neural Compressor 2.x: calibrate, quantize, tune until the accuracy is met, diagnose."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from quantscope.backends.base import Model
+from quantscope.errors import DataError, UnsupportedError
+from quantscope.neural_compressor import limits, loaders
+from quantscope.neural_compressor.accuracy import evaluation
+from quantscope.neural_compressor.config import PostTrainingQuantConfig
+from quantscope.neural_compressor.diagnosing import diagnosed, free_run, show
+from quantscope.neural_compressor.limits import CompatibilityWarning
+from quantscope.neural_compressor.model import QuantizedModel
+from quantscope.neural_compressor.search import Choices, Evaluate, Outcome, Search
+from quantscope.neural_compressor.source import Source
+from quantscope.neural_compressor.translation import recipe_of
+from quantscope.recipe import CalibrationMethod, Recipe
+
+logger = logging.getLogger("quantscope.neural_compressor")
+
+_METHODS: dict[str, CalibrationMethod] = {"minmax": "minmax", "kl": "entropy", "percentile": "percentile"}
+
+
+class AccuracyWarning(UserWarning):
+    """The quantized model does not meet the accuracy criterion."""
+
+
+def fit(
+    model: object,
+    conf: PostTrainingQuantConfig,
+    calib_dataloader: Any = None,
+    calib_func: Any = None,
+    eval_func: Callable[[Any], Any] | None = None,
+    eval_dataloader: Any = None,
+    eval_metric: Any = None,
+    **others: Any,
+) -> QuantizedModel:
+    """Return the quantized model; where the accuracy criterion cannot be met, the best one, with a warning.
+
+    Args:
+        model: the path of an ONNX model, or a `ModelProto`; it stays as it is.
+        conf: how to quantize, tune and diagnose.
+        calib_dataloader: gives batches (inputs, labels); the first `calibration_sampling_size` samples calibrate.
+        eval_func: gets a `ModelProto` and returns its accuracy; with it the model is tuned.
+        eval_dataloader, eval_metric: the same from batches and a metric; both or neither.
+    Raises:
+        QuantscopeError: one of its subclasses, with what is accepted instead. What `eval_func` raises comes through.
+    """
+    _refuse(calib_func, others)
+    if not isinstance(conf, PostTrainingQuantConfig):
+        raise DataError(
+            f"conf is {type(conf).__name__}", accepted="quantscope.neural_compressor.PostTrainingQuantConfig"
+        )
+    limits.check(conf)
+    loader = loaders.checked(calib_dataloader, "calib_dataloader")
+    source = Source.of(model, loader, conf.calibration_samples)
+    evaluate = evaluation(source, eval_func, eval_dataloader, eval_metric)
+    idle = {"eval_metric": eval_metric, "eval_dataloader": None if conf.diagnosis else eval_dataloader}
+    for name in [name for name, given in idle.items() if eval_func is not None and given is not None]:
+        warnings.warn(f"{name} changes nothing here: there is an eval_func", CompatibilityWarning, stacklevel=2)
+    recipe, notes = recipe_of(conf, source.backend, source.reference, source.prepared)
+    for note in notes:
+        warnings.warn(note, CompatibilityWarning, stacklevel=2)
+    run = free_run(conf.ni_workload_name) if conf.diagnosis else None
+    tuning: Outcome | None = None
+    if evaluate is None:
+        quantized = source.quantize(recipe)
+    else:
+        tuning, quantized = _tuned(conf, source, recipe, evaluate)
+        recipe = tuning.chosen.recipe
+        if not tuning.met:
+            missed = f"the accuracy criterion is not met, and the best model is returned. {tuning.summary}"
+            warnings.warn(missed, AccuracyWarning, stacklevel=2)
+    for note in quantized.notes:
+        logger.warning("%s", note)
+    diagnosis = None
+    if run is not None:
+        diagnosis = diagnosed(source, quantized, eval_dataloader, run)
+        show(diagnosis, tuning.summary if tuning is not None else "")
+    return QuantizedModel(quantized, recipe, tuning=tuning, diagnosis=diagnosis)
+
+
+def _tuned(conf: PostTrainingQuantConfig, source: Source, recipe: Recipe, evaluate: Evaluate) -> tuple[Outcome, Model]:
+    """What tuning finds: the configuration, then calibration methods, then the worst ops in float."""
+    baseline = evaluate(source.reference)
+    logger.info("accuracy of the float model: %.6g", baseline)
+    search = Search(source.quantize, evaluate, source.ranked, conf.accuracy_criterion, conf.tuning, baseline)
+    return search.run(recipe, _open_choices(conf))
+
+
+def _open_choices(conf: PostTrainingQuantConfig) -> Choices:
+    """What tuning may change: what the entry for all op types leaves open, or gives as a list of several."""
+    entry = (conf.op_type_dict or {}).get(".*", {})
+    activations = entry.get("activation") or entry.get("activations") or {}
+    weights = entry.get("weight") or entry.get("weights") or {}
+    algorithms = _listed(activations.get("algorithm", list(_METHODS)))
+    return Choices(
+        "per_channel" in _listed(weights.get("granularity", "per_channel")),
+        tuple(_METHODS[name] for name in algorithms if name in _METHODS),
+    )
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _refuse(calib_func: Any, others: dict[str, Any]) -> None:
+    unknown = {"calib_func": calib_func, **others} if calib_func is not None else others
+    if unknown:
+        raise UnsupportedError(
+            f"{', '.join(unknown)} of fit has no equivalent in quantscope",
+            accepted="calib_dataloader, eval_func, eval_dataloader, eval_metric",
+            next_step="give the samples to calibrate with as calib_dataloader",
+        )
