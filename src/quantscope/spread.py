@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import signal
+import socket
 import tempfile
 import threading
 import warnings
@@ -13,9 +14,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from quantscope.backends.registry import backend
 from quantscope.errors import QuantscopeError, UnsupportedError, WorkerError
 from quantscope.samples import Batch
 from quantscope.tracing import Job, Shard, Tracer, opened
@@ -64,13 +67,14 @@ def over_processes(job: Job, groups: Iterable[list[Batch]], workers: int) -> Ite
 def _pool(job: Job, workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that begin anew: a forked one would inherit the locks of ONNX Runtime's threads.
 
-    The job reaches them in a file. A pipe to a process that dies while it starts would never be read, nor closed.
+    The job reaches them in a file: a pipe to a process that dies while it starts would never be read, nor closed.
+    Beside it they keep what is temporary, so that nothing is left of one that was killed.
     """
     before = set(multiprocessing.active_children())
-    with tempfile.NamedTemporaryFile(prefix="quantscope-") as file:
-        pickle.dump(job, file)
-        file.flush()
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (file.name,))
+    with tempfile.TemporaryDirectory(prefix="quantscope-") as folder:
+        path = Path(folder) / "job"
+        path.write_bytes(pickle.dumps(job))
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (str(path),))
         try:
             yield pool
         except BaseException:
@@ -89,6 +93,7 @@ def _begin(path: str) -> None:
     """In a new process: remember the job. Ctrl-C is for the process that collects."""
     global _own_job  # noqa: PLW0603 - a worker process has one job for life
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tempfile.tempdir = str(Path(path).parent)
     # Written by the process that started this one.
     _own_job = pickle.loads(Path(path).read_bytes())
 
@@ -135,7 +140,14 @@ def over_cluster(job: Job, groups: Iterable[list[Batch]], scheduler: str) -> Ite
             "a scheduler needs the package distributed", next_step="install it: pip install 'quantscope[dask]'"
         ) from error
     connect: Any = Client
+    # Another machine does not see the files that weights are kept in here.
+    job = replace(
+        job,
+        reference=backend(job.reference.backend).portable(job.reference),
+        quantized=backend(job.quantized.backend).portable(job.quantized),
+    )
     try:
+        _reach(scheduler)
         client = connect(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise WorkerError(
@@ -165,6 +177,15 @@ def over_cluster(job: Job, groups: Iterable[list[Batch]], scheduler: str) -> Ite
                 f"a worker of {scheduler} cannot do the work: {error}",
                 accepted="workers with the same versions of quantscope and onnxruntime",
             ) from error
+
+
+def _reach(scheduler: str) -> None:
+    """Raise an OSError or a ValueError if nobody listens there: a client would go on trying in the background."""
+    protocol, _, place = scheduler.rpartition("://")
+    if protocol in ("", "tcp", "tls"):
+        host, _, port = place.rpartition(":")
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS):
+            pass
 
 
 def _collected(client: Any, job: Job, groups: Iterable[list[Batch]], ahead: int) -> Iterator[Shard]:
