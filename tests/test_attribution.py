@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,26 @@ def test_on_a_real_model_nearly_every_op_has_its_budget() -> None:
         assert sum(t.budget.shares.values()) == pytest.approx(t.budget.mse, rel=1e-6, abs=1e-12)
         # What the integer kernels do otherwise is a small part; if it is not, a cut was made in the wrong place.
         assert abs(t.budget.residual) <= 0.2 * t.budget.mse + 1e-9, t.op
+
+
+@pytest.mark.parametrize(
+    ("before", "isolated", "after", "expected"),
+    [
+        (12.0, 4.0, 2.5, ["second"]),  # Bad inputs, and an op that is worse by itself.
+        (12.0, 20.0, 2.5, []),  # It only passes on what came in.
+        (30.0, 20.0, 2.5, ["second"]),  # Far worse out than in, whatever it does by itself.
+        (8.0, 4.0, 2.5, ["first"]),  # Broken before.
+        (30.0, 4.0, 12.0, []),  # Not broken.
+    ],
+)
+def test_a_failure_source_breaks_what_was_not_broken(
+    layers: Path, before: float, isolated: float, after: float, expected: list[str]
+) -> None:
+    found = quantscope.diagnose(layers, data=samples(20))
+    levels = {"r": (before, 50.0), "y": (after, isolated)}
+    tensors = tuple(
+        replace(t, sqnr_db=levels[t.tensor][0], isolated_sqnr_db=levels[t.tensor][1])
+        for t in found.tensors
+        if t.tensor in levels
+    )
+    assert [s.row.op for s in replace(found, tensors=tensors).failure_sources] == expected

@@ -319,7 +319,8 @@ class Diagnosis:
         """The ops that break the model, in execution order: much error comes out where little went in.
 
         An op counts if its output is below 10 dB, or not finite, while the compared tensors that it is computed from
-        are above, and at least 10 dB better. A model that decays little by little has none.
+        are above; and if they are at least 10 dB better, or its isolated error alone puts it below. A model that decays
+        little by little has none.
         """
         if self.graph is None:
             return ()
@@ -329,7 +330,8 @@ class Diagnosis:
         for tensor in sorted(rows, key=lambda name: order.get(name, -1)):
             inputs = [_level(rows[name]) for name in _computed_from(self.graph, tensor, rows)]
             level, worst = _level(rows[tensor]), min(inputs, default=math.inf)
-            if level < _BROKEN_DB <= worst and worst - level >= _SUDDEN_DB:
+            sudden = worst - level >= _SUDDEN_DB or rows[tensor].isolated_sqnr_db < _BROKEN_DB
+            if level < _BROKEN_DB <= worst and sudden:
                 found.append(FailureSource(rows[tensor], worst))
         return tuple(found)
 

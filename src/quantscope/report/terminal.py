@@ -22,7 +22,6 @@ _SHOWN_SOURCES = 3
 # SQNR in dB: below 10 the noise is a tenth of the signal's power, above 30 a thousandth.
 _BAD_DB, _GOOD_DB = 10.0, 30.0
 _CAUSES = {
-    "inherited": "inherited",
     "weight": "rounding of its weight",
     "bias": "rounding of its bias",
     "clipping": "clipping of its output",
@@ -249,6 +248,8 @@ def _cause(row: TensorDiagnosis) -> str:
     if budget is None or not budget.mse > 0:
         return ""
     part = max(PARTS, key=lambda p: float(getattr(budget, p)))
+    if part == "inherited":
+        return "; it amplifies the error of its inputs"
     return f"; {getattr(budget, part) / budget.mse:.0%} of the error is {_CAUSES[part]}"
 
 
