@@ -21,7 +21,7 @@ from quantscope import tuning
 from quantscope.errors import DataError, RecipeError
 from quantscope.evaluation import Score
 from quantscope.fallback.search import Criterion, Search, Tuner
-from quantscope.fallback.sensitivity import damage
+from quantscope.fallback.sensitivity import _spearman, damage
 from quantscope.qparams import PerTensor, QuantSpec
 from quantscope.recipe import Calibration, Recipe
 from test_runs import SLOW_SAMPLES, begin, finish
@@ -144,6 +144,17 @@ def test_damage_is_the_divergence_of_distributions_or_noise_over_signal() -> Non
     np.testing.assert_allclose(found, ((image - other) ** 2).sum((1, 2, 3)) / (image**2).sum((1, 2, 3)))
 
 
+def test_rank_correlation_is_spearmans() -> None:
+    x, y = np.array([3.0, 1.0, 2.0, 5.0]), np.array([30.0, 10.0, 20.0, 50.0])
+    assert _spearman(x, y) == pytest.approx(1)
+    assert _spearman(x, -y) == pytest.approx(-1)
+    # 1 − 6·Σd²/(n(n²−1)) with ranks 3 1 2 4 and 1 3 2 4.
+    assert _spearman(x, np.array([1.0, 3.0, 2.0, 4.0])) == pytest.approx(1 - 6 * 8 / (4 * 15))
+    assert _spearman(np.array([1.0, 1.0, 2.0]), np.array([1.0, 1.0, 2.0])) == pytest.approx(1)
+    assert math.isnan(_spearman(x[:2], y[:2]))
+    assert math.isnan(_spearman(x, np.ones(4)))
+
+
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
     """The two convolutions; a weight that meets nothing but zeros is so large that it ruins the rest per tensor."""
@@ -173,6 +184,7 @@ def test_the_op_that_breaks_the_model_matters_most(broken: Path) -> None:
     assert worst.gain > 0.5 * found.damage
     assert worst.alone > 0.5 * found.damage
     assert all(other.alone < 0.2 * worst.alone for other in found.ops[1:])
+    assert set(found.agreement) == {"isolated error", "cumulative error", "mse"}
 
 
 def test_the_gain_is_what_a_real_fallback_brings(broken: Path, tmp_path: Path) -> None:

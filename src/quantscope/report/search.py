@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -105,4 +107,8 @@ def _certainty(found: Sensitivities) -> list[Text]:
     if rest:
         first = found.ops.index(rest[0]) + 1
         lines.append(Text(f"from place {first} on ops are interchangeable: their interval holds no gain"))
+    known = {name: value for name, value in found.agreement.items() if not math.isnan(value)}
+    if known:
+        shown = ", ".join(f"{name} {value:+.2f}" for name, value in known.items())
+        lines.append(Text(f"rank correlation of cheaper columns with this effect, on this model: {shown}"))
     return lines
