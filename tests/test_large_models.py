@@ -120,6 +120,10 @@ def test_a_model_from_a_data_file_is_written_with_one(tmp_path: Path) -> None:
     assert all(place.offset % 64 == 0 for place in places)
     onnx.checker.check_model(str(tmp_path / "written.onnx"))
     assert BACKEND.load(tmp_path / "written.onnx").graph.ops
+    assert BACKEND.files(tmp_path / "written.onnx") == (tmp_path / "written.onnx", tmp_path / "written.onnx.data")
+    assert BACKEND.files(tmp_path / "outside.onnx") == (tmp_path / "outside.onnx", tmp_path / "weights.bin")
+    (tmp_path / "written.onnx").unlink()
+    assert BACKEND.files(tmp_path / "written.onnx") == (tmp_path / "written.onnx.data",)
 
 
 def test_a_model_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,11 @@ class Backend(Protocol):
         ...
 
     def save(self, model: Model, path: Path) -> None:
-        """Write the model; the file appears whole or not at all."""
+        """Write the model, large weights in a file of their own beside it; it appears whole or not at all."""
+        ...
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The files of the model at this path: its own, and those with its weights, as far as they are there."""
         ...
 
     def portable(self, model: Model) -> Model:

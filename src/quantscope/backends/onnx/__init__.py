@@ -111,6 +111,9 @@ class OnnxBackend:
     def save(self, model: Model, path: Path) -> None:
         files.write(model.handle.model, path)
 
+    def files(self, path: Path) -> tuple[Path, ...]:
+        return files.all_files(path)
+
     def portable(self, model: Model) -> Model:
         return replace(model, handle=model.handle.portable())
 

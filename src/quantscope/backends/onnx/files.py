@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -162,6 +162,13 @@ def made(proto: onnx.ModelProto, *, data_beside: bool) -> OnnxModel:
     return OnnxModel(proto, data_beside=data_beside)
 
 
+def settled(model: OnnxModel) -> OnnxModel:
+    """The model with its weights in memory if they are few, whatever files they are in."""
+    if external.size(model.proto) > _LARGEST_IN_MEMORY_BYTES:
+        return model
+    return OnnxModel(model.with_weights(), None, model.data_beside)
+
+
 def _outside(proto: onnx.ModelProto, *, data_beside: bool = False) -> OnnxModel:
     folder = TemporaryFolder()
     try:
@@ -190,6 +197,14 @@ def check(model: OnnxModel, name: str) -> None:
 def data_file(path: Path) -> Path:
     """The data file beside a model file that `write` writes, for a model that needs one."""
     return path.with_name(path.name + DATA_SUFFIX)
+
+
+def all_files(path: Path) -> tuple[Path, ...]:
+    """The model file, the data file that `write` puts beside it, and those that it names; such as are there."""
+    found = [path, data_file(path)]
+    with suppress(OSError, ValueError, DecodeError, ModelError):
+        found += _data_files(referring(path), path, path).values()
+    return tuple(dict.fromkeys(file for file in found if file.is_file()))
 
 
 def write(model: OnnxModel, path: Path) -> None:

@@ -31,13 +31,14 @@ def prepare(model: OnnxModel) -> tuple[OnnxModel, tuple[str, ...]]:
     """
     model.check_unchanged()
     notes: list[str] = []
-    raised = model if model.opset >= PER_CHANNEL_OPSET else _raised(model, notes)
+    if model.opset < PER_CHANNEL_OPSET:
+        model = raised(model, _TARGET_OPSET, notes, ": weights can only be quantized per tensor")
     try:
         # The same level, and the same steps, as onnxruntime.quantization.quant_pre_process, which holds all weights.
-        prepared = optimized(raised, "ORT_ENABLE_BASIC")
+        prepared = optimized(model, "ORT_ENABLE_BASIC")
     except ModelError as error:
         notes.append(f"prepared without constant folding: {first_line(error)}")
-        prepared = raised.copy()
+        prepared = model.copy()
     give_each_op_its_bias(prepared)
     said = {entry.key for entry in prepared.proto.metadata_props}
     for key in _DONE_BEFORE:
@@ -46,20 +47,17 @@ def prepare(model: OnnxModel) -> tuple[OnnxModel, tuple[str, ...]]:
     return prepared, tuple(notes)
 
 
-def _raised(model: OnnxModel, notes: list[str]) -> OnnxModel:
-    """The model in an opset that has scales per channel; as it is, and a note why, where that fails."""
+def raised(model: OnnxModel, opset: int, notes: list[str], consequence: str) -> OnnxModel:
+    """The model in a newer opset; as it is, and a note with the consequence, where that fails."""
     try:
-        raised = onnx.version_converter.convert_version(model.proto, _TARGET_OPSET)
-        if _places(raised) == _places(model.proto):
-            return OnnxModel(raised, model.folder, model.data_beside)
+        proto = onnx.version_converter.convert_version(model.proto, opset)
+        if _places(proto) == _places(model.proto):
+            return OnnxModel(proto, model.folder, model.data_beside)
         # Not every version of onnx keeps references to weights.
-        raised = onnx.version_converter.convert_version(model.with_weights(), _TARGET_OPSET)
-        return made(raised, data_beside=model.data_beside)
+        proto = onnx.version_converter.convert_version(model.with_weights(), opset)
+        return made(proto, data_beside=model.data_beside)
     except Exception as error:  # The converter raises bare RuntimeErrors and more.
-        notes.append(
-            f"opset {model.opset} could not be raised to {_TARGET_OPSET} ({first_line(error)}): "
-            "weights can only be quantized per tensor"
-        )
+        notes.append(f"opset {model.opset} could not be raised to {opset} ({first_line(error)}){consequence}")
         return model
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
@@ -18,8 +18,9 @@ from onnxruntime.quantization.quant_utils import QuantizationMode
 from quantscope.backends.base import Ranges
 from quantscope.backends.onnx.assignment import KNOWN_TYPES, Assignment, assign, check_defaults, quant_type
 from quantscope.backends.onnx.blocks import BLOCK_OPSET, put_blocks
+from quantscope.backends.onnx.external import array
 from quantscope.backends.onnx.files import OnnxModel, made
-from quantscope.backends.onnx.preparation import PER_CHANNEL_OPSET, quiet
+from quantscope.backends.onnx.preparation import PER_CHANNEL_OPSET, quiet, raised
 from quantscope.backends.onnx.sessions import first_line
 from quantscope.errors import ModelError, RecipeError
 from quantscope.graph import Graph
@@ -82,19 +83,16 @@ def quantize(model: OnnxModel, graph: Graph, recipe: Recipe, ranges: Ranges) -> 
     per_channel = model.opset >= PER_CHANNEL_OPSET
     if recipe.per_channel and not per_channel:
         notes.append(f"weights are quantized per tensor: opset {model.opset} has no per-channel form")
-    proto = model.with_weights()
     assignment = assign(graph, recipe, per_channel=per_channel)
     if assignment.blocks and model.opset < BLOCK_OPSET:
-        try:
-            proto = onnx.version_converter.convert_version(proto, BLOCK_OPSET)
-        except Exception as error:  # The converter raises bare RuntimeErrors and more.
-            notes.append(f"opset {model.opset} could not be raised to {BLOCK_OPSET} ({first_line(error)})")
+        model = raised(model, BLOCK_OPSET, notes, "")
+        if model.opset < BLOCK_OPSET:
             assignment = assign(graph, recipe, per_channel=per_channel, blocks=False)
+    proto = model.with_weights()
     notes += summary(assignment.unsupported)
     _copy_constants(proto, assignment.copies)
     if assignment.uses_bits(4):
         proto.ir_version = max(proto.ir_version, _FOUR_BIT_IR_VERSION)
-    weights = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer if t.name in assignment.blocks}
     if OnnxModel(proto).opset >= BLOCK_OPSET and assignment.float_ops and assignment.uses_int8():
         notes.append(
             f"int8 activations at opset {BLOCK_OPSET} beside ops in float: should ONNX Runtime refuse the model "
@@ -102,8 +100,10 @@ def quantize(model: OnnxModel, graph: Graph, recipe: Recipe, ranges: Ranges) -> 
         )
     proto = _rewritten(proto, recipe, assignment, ranges, per_channel)
     untouched = sum(t.data_type == TensorProto.FLOAT and len(t.dims) > 1 for t in proto.graph.initializer)
+    weights = {t.name: t for t in model.proto.graph.initializer}
+    sources = {own: name for (_, name), own in assignment.copies.items()}
     for name, spec in assignment.blocks.items():
-        put_blocks(proto, name, weights[name], spec)
+        put_blocks(proto, name, array(weights[sources.get(name, name)], model.folder), spec)
     if untouched and not assignment.float_ops:
         notes.append(f"{untouched} weights stay in float: ONNX Runtime's quantizer has no form for their ops")
     return made(proto, data_beside=model.data_beside), tuple(notes)

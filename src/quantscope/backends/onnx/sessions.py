@@ -13,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from quantscope.backends.onnx.external import size
-from quantscope.backends.onnx.files import OnnxModel
+from quantscope.backends.onnx.files import OnnxModel, settled
 from quantscope.backends.onnx.folders import TemporaryFolder
 from quantscope.backends.onnx.structure import infer_types, name_ops
 from quantscope.errors import DataError, ModelError
@@ -79,7 +79,7 @@ def deployed(model: OnnxModel) -> OnnxModel:
 
 
 def optimized(model: OnnxModel, level: str) -> OnnxModel:
-    """The graph after ONNX Runtime's optimization at this level, its weights in a temporary folder.
+    """The graph after ONNX Runtime's optimization at this level, large weights in a temporary folder.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
@@ -98,7 +98,7 @@ def optimized(model: OnnxModel, level: str) -> OnnxModel:
         if shutil.disk_usage(folder.path).free < size(model.proto):
             raise folder.no_room(error.message) from error
         raise
-    result = OnnxModel(onnx.load(str(path), load_external_data=False), folder, model.data_beside)
+    result = settled(OnnxModel(onnx.load(str(path), load_external_data=False), folder, model.data_beside))
     name_ops(result)
     infer_types(result)
     return result
