@@ -22,11 +22,13 @@ LAYERS = (
     {"backends.onnx"},
     {"backends.registry"},
     {"calibration", "evaluation", "tracing", "spread", "conversions"},
-    {"diagnosis"},
+    {"diagnosis", "accuracy", "fallback"},
     {"report", "runfile"},
     {"sweep", "weights", "attribution"},
     {"workflows", "demo"},
-    {"cli"},
+    {"tuning"},
+    {"advice"},
+    {"cli", "neural_compressor"},
 )
 # A backend sees the core types alone; a Diagnosis may show itself, which it does lazily.
 BACKEND_MAY_IMPORT = {

@@ -1,7 +1,7 @@
 """quantscope finds where a quantized neural network loses its accuracy, names the op, and shows the proof.
 
-`quantize`, `diagnose` and `tune` are the main jobs; `open` reads a run file back. Nothing heavy is imported before it is
-used.
+`quantize`, `diagnose` and `tune` are the main jobs; `open` reads a run file back. Nothing heavy is imported before it
+is used.
 """
 
 from __future__ import annotations

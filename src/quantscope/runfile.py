@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from itertools import count
@@ -238,6 +238,11 @@ class RunFile:
         with self.transaction():
             for key, value in facts.items():
                 self._put(key, value)
+
+    def change_about(self, key: str, change: Callable[[Any], Any]) -> None:
+        """Put in place of a fact what `change` makes of it; no other process writes in between."""
+        with self.transaction():
+            self._put(key, change(self.about(key)))
 
     def write_stage(
         self, name: str, done: int, total: int | None, *, finished: bool = False, seconds: float = 0
