@@ -291,3 +291,35 @@ def test_a_failed_run_in_a_missing_or_read_only_folder_leaves_nothing(tmp_path: 
     with pytest.raises(QuantscopeError, match="needs labels"):
         quantscope.diagnose(convolutions(), data=images(20), metric="top1", run=tmp_path / "run.qscope")
     assert os.listdir(tmp_path) == []
+
+
+def test_resume_refuses_weights_that_changed_beside_the_model(folder: Path) -> None:
+    import onnx
+
+    onnx.save_model(
+        convolutions(),
+        str(folder / "beside.onnx"),
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+    run = folder / "killed.qscope"
+    process = begin(folder, "diagnose", "beside.onnx", "--data", "slow_samples:batches", "--run", run.name)
+    wait_for(run, 1, process)
+    process.kill()
+    process.communicate()
+    weights = folder / "weights.bin"
+    weights.write_bytes(weights.read_bytes())
+    _, err = finish(begin(folder, "diagnose", "--resume", run.name), 2)
+    assert "is changed" in err
+
+
+def test_a_model_is_not_written_over_the_one_it_is_made_from(folder: Path) -> None:
+    before = (folder / "model.onnx").read_bytes()
+    for command in ("diagnose", "quantize", "tune"):
+        output = ("model.onnx",) if command == "quantize" else ("--output", "model.onnx")
+        arguments = ("model.onnx", *output, "--data", "slow_samples:quick")
+        _, err = finish(begin(folder, command, *arguments), 2)
+        assert "is the float model itself" in err
+    assert (folder / "model.onnx").read_bytes() == before
+    assert not list(folder.glob("*.qscope"))

@@ -384,7 +384,8 @@ def _reserved(path: Path, numbered: bool) -> Path:
     """An empty file of this name, made now, so that two runs that begin at once get a name each."""
     for number in count(1):
         candidate = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        if numbered and model_beside(candidate).exists():
+        model = model_beside(candidate)
+        if numbered and (model.exists() or model.with_name(f"{model.name}.data").exists()):
             continue
         try:
             os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))

@@ -20,7 +20,7 @@ from quantscope.backends.base import Backend, Model
 from quantscope.confirmation import Alignment
 from quantscope.diagnosis import tensor_diagnosis
 from quantscope.plan import Plan
-from quantscope.progress import Progress
+from quantscope.progress import Progress, Silent
 from quantscope.runfile import RunFile
 from quantscope.samples import Batch, Samples
 from quantscope.tracing import Comparison, Job, Scored, Shard, Values, opened, shard_stop, whole_batches
@@ -149,13 +149,11 @@ def sweep(
         for position, layout in run_file.about("layouts").items():
             comparisons[int(position)].alignment = Alignment(True, None if layout is None else tuple(layout))
         return
+    first = None
+    if stage is None or run_file.about("measuring_changed") is None:
+        first = next(whole_batches(samples, reference, batch_size, evaluated.start, evaluated.stop, Silent()), None)
     if stage is None:
-        first = next(samples.batches(batch_size, start=evaluated.start, stop=evaluated.stop), None)
-        chunks = _chunks(backend, reference, comparisons, first, plan)
-        run_file.write_about(chunks=[[chunk.start, chunk.stop] for chunk in chunks])
-        if len(chunks) > 1:
-            progress.note(f"the tensors of a batch do not fit in memory at once: {len(chunks)} passes over the samples")
-        run_file.write_stage(STAGE, 0, len(evaluated) * len(chunks))
+        _begin(run_file, _chunks(backend, reference, comparisons, first, plan), evaluated, progress)
     chunks = [range(start, stop) for start, stop in run_file.about("chunks")]
     at = _Position(
         run_file,
@@ -173,10 +171,11 @@ def sweep(
     while at.done < at.total:
         number = at.chunk
         chosen = [comparisons[position] for position in chunks[number]]
+        changed: Callable[[Batch, Values], None] = _unchanged
+        if first is not None and at.done == 0:
+            changed = _Changed(run_file, backend, quantized, first, plan.threads)
         batches = whole_batches(samples, reference, batch_size, at.sample, evaluated.stop, progress)
         job = Job(reference, quantized, tuple(chosen), plan.trace, plan.threads)
-        first_changed = run_file.about("measuring_changed") is None and number == 0
-        changed = _Changed(run_file, backend, quantized, plan) if first_changed else _unchanged
         end = (number + 1) * len(evaluated)
         for shard in _shards(job, batches, chosen, evaluated.start, batch_size, plan, changed, progress, at.sample):
             for comparison, later in zip(chosen, shard.comparisons, strict=True):
@@ -190,6 +189,13 @@ def sweep(
         # Samples that fill no batch are left out.
         at.done = end
         at.checkpoint(comparisons, scores, complete=True)
+
+
+def _begin(run_file: RunFile, chunks: Sequence[range], evaluated: range, progress: Progress) -> None:
+    run_file.write_about(chunks=[[chunk.start, chunk.stop] for chunk in chunks])
+    if len(chunks) > 1:
+        progress.note(f"the tensors of a batch do not fit in memory at once: {len(chunks)} passes over the samples")
+    run_file.write_stage(STAGE, 0, len(evaluated) * len(chunks))
 
 
 def _chunks(
@@ -284,22 +290,20 @@ def _groups(batches: Iterable[Batch], last: Callable[[Batch], bool]) -> Iterator
 
 
 class _Changed:
-    """Notes in the run file what looking did to the quantized model's outputs, on the first batch."""
+    """Notes in the run file what looking did to the quantized model's outputs, on the first batch.
 
-    def __init__(self, run_file: RunFile, backend: Backend, quantized: Model, plan: Plan) -> None:
+    Plain inference runs before the models that are looked at are opened: a third one beside them would take memory.
+    """
+
+    def __init__(self, run_file: RunFile, backend: Backend, quantized: Model, batch: Batch, threads: int) -> None:
         self._run_file = run_file
-        self._backend = backend
-        self._quantized = quantized
-        self._plan = plan
-        self._known = False
+        with backend.open(quantized, [], trace="optimized", threads=threads) as plain:
+            self._outputs: Values | None = plain.run(batch.inputs)
 
     def __call__(self, batch: Batch, traced: Values) -> None:
-        if self._known:
-            return
-        self._known = True
-        with self._backend.open(self._quantized, [], trace="optimized", threads=self._plan.threads) as plain:
-            outputs = plain.run(batch.inputs)
-        self._run_file.write_about(measuring_changed=_largest_difference(outputs, traced))
+        if self._outputs is not None:
+            self._run_file.write_about(measuring_changed=_largest_difference(self._outputs, traced))
+            self._outputs = None
 
 
 def _unchanged(batch: Batch, traced: Values) -> None:

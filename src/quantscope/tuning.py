@@ -38,6 +38,7 @@ from quantscope.workflows import (
     opened,
     outcome,
     paired,
+    same_model,
     split,
     tidied,
 )
@@ -95,7 +96,7 @@ def tune(
     batch_size_for(float_model, plan.batch_size)
     split(bound, plan)
     if output is not None:
-        check_writable(Path(output))
+        check_writable(backend, Path(output), float_model)
     tuning = {**asdict(criterion), "most_trials": most_trials, "most_seconds": most_seconds, "most_ops": most_ops}
     run_file = RunFile.create(
         Path(run) if run is not None else None,
@@ -108,9 +109,9 @@ def tune(
         samples={"description": bound.description},
         environment=environment(),
         graph=graph_json(float_model.graph),
-        models={"reference": identity(float_model), "quantized": None},
+        models={"reference": identity(backend, float_model), "quantized": None},
     )
-    with run_file, tidied(run_file, None):
+    with run_file, tidied(run_file, backend, None):
         target = Path(output) if output is not None else run_file.path and model_beside(run_file.path)
         run_file.write_about(output=str(target.resolve()) if target is not None else None)
         return _tune(run_file, backend, float_model, bound, recipe, plan, metric, tuning, progress)
@@ -128,8 +129,6 @@ def resume_tuning(
     Raises:
         RunFileError: the run is no search, is finished, is being written, or its model is not what it was.
     """
-    from quantscope.workflows import same_model
-
     with RunFile.resume(Path(run)) as run_file:
         if run_file.about("kind") != "tune":
             raise RunFileError(

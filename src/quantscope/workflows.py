@@ -64,7 +64,7 @@ def quantize(
     chosen = recipe or Recipe()
     chosen.fallback_ops(float_model.graph)
     if output is not None:
-        check_writable(Path(output))
+        check_writable(backend, Path(output), float_model)
     plan = Plan(calibration_samples=calibration_samples, batch_size=batch_size, threads=threads)
     size = batch_size_for(float_model, plan.batch_size)
     quantized = _quantized(backend, float_model, samples, chosen, split(samples, plan)[0], size, plan, progress)
@@ -141,7 +141,7 @@ def diagnose(
     sweep.metric_named(metric)
     target = Path(output) if output is not None else None
     if target is not None and given is None:
-        check_writable(target)
+        check_writable(backend, target, float_model)
     run_file = RunFile.create(
         Path(run) if run is not None else None,
         numbered=number_run,
@@ -151,19 +151,22 @@ def diagnose(
         samples={"description": bound.description},
         environment=environment(),
         graph=graph_json(float_model.graph),
-        models={"reference": identity(float_model), "quantized": identity(given) if given is not None else None},
+        models={
+            "reference": identity(backend, float_model),
+            "quantized": identity(backend, given) if given is not None else None,
+        },
     )
     with run_file:
         if target is None and run_file.path is not None:
             target = model_beside(run_file.path)
         if given is None and target is not None:
             run_file.write_about(output=str(target.resolve()))
-        with tidied(run_file, target if given is None and output is None else None):
+        with tidied(run_file, backend, target if given is None and output is None else None):
             return _run(run_file, backend, float_model, given, bound, recipe, plan, metric, progress)
 
 
 @contextmanager
-def tidied(run_file: RunFile, written: Path | None) -> Iterator[None]:
+def tidied(run_file: RunFile, backend: Backend, written: Path | None) -> Iterator[None]:
     """If the run ends before anything was measured, leave nothing behind: there is nothing to go on with."""
     try:
         yield
@@ -171,8 +174,8 @@ def tidied(run_file: RunFile, written: Path | None) -> Iterator[None]:
         kept = run_file.path is not None and bool(run_file.samples_compared() or run_file.about("trials"))
         if not kept:
             run_file.delete()
-            if written is not None:
-                written.unlink(missing_ok=True)
+            for file in backend.files(written) if written is not None else ():
+                file.unlink(missing_ok=True)
         if isinstance(error, KeyboardInterrupt):
             raise RunInterrupted(str(run_file.path) if kept else "") from error
         raise
@@ -324,14 +327,14 @@ def _quantized_once(
     output = run_file.about("output")
     target = Path(output) if output else None
     digest = run_file.about("quantized_digest")
-    if digest and target is not None and target.is_file() and _digest(target) == digest:
+    if digest and target is not None and target.is_file() and _digest(backend, target) == digest:
         return backend.load(target)
     quantized = _quantized(backend, reference, samples, recipe, calibration, size, plan, progress, run_file)
     for note in quantized.notes:
         _add_note(run_file, note)
     if target is not None:
         backend.save(quantized, target)
-        run_file.write_about(quantized_digest=_digest(target))
+        run_file.write_about(quantized_digest=_digest(backend, target))
         return replace(quantized, path=target)
     return quantized
 
@@ -423,29 +426,39 @@ def split(samples: Samples, plan: Plan, given: Model | None = None) -> tuple[ran
     return range(0, first), range(first, stop)
 
 
-def check_writable(path: Path) -> None:
+def check_writable(backend: Backend, path: Path, model: Model) -> None:
+    """Raise an OutputError if a model made from this one cannot be written there."""
     if not path.parent.is_dir():
         raise OutputError(f"no such folder: {path.parent}", next_step="create it, or choose another with --output")
     if path.is_dir():
         raise OutputError(f"{path} is a folder", accepted="the name of a file")
+    if model.path is not None and path.resolve() in {file.resolve() for file in backend.files(model.path)}:
+        raise OutputError(
+            f"{path} is the float model itself", accepted="another name", next_step="choose one with --output"
+        )
 
 
-def identity(model: Model) -> dict[str, Any]:
+def identity(backend: Backend, model: Model) -> dict[str, Any]:
     """What tells a model file from another; no path for a model that was never a file."""
     if model.path is None:
         return {"path": None, "digest": None, "bytes": None}
     return {
         "path": str(model.path.resolve()),
-        "digest": _digest(model.path),
-        "bytes": model.path.stat().st_size,
+        "digest": _digest(backend, model.path),
+        "bytes": sum(file.stat().st_size for file in backend.files(model.path)),
     }
 
 
 def same_model(identity: Mapping[str, Any], run: str | Path) -> str:
+    """Return the path of the model that a run began with.
+
+    Raises:
+        RunFileError: the file is gone, or another one by now.
+    """
     path = identity["path"]
     if path is None:
         raise RunFileError(f"a model of {run} was never a file", next_step="diagnose it again from Python")
-    if not Path(path).is_file() or _digest(Path(path)) != identity["digest"]:
+    if not Path(path).is_file() or _digest(backend_for(path), Path(path)) != identity["digest"]:
         raise RunFileError(
             f"the model of {run} is {'changed' if Path(path).is_file() else 'missing'}: {path}",
             accepted="the very file that the run began with",
@@ -454,9 +467,15 @@ def same_model(identity: Mapping[str, Any], run: str | Path) -> str:
     return str(path)
 
 
-def _digest(path: Path) -> str:
+def _digest(backend: Backend, path: Path) -> str:
+    """The digest of a model file and, where weights lie beside it, of when and how large those files were written."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256")
+    # Gigabytes of weights are not read again for this.
+    for beside in sorted(set(backend.files(path)) - {path}):
+        stat = beside.stat()
+        digest.update(f"{beside.name} {stat.st_size} {stat.st_mtime_ns}".encode())
+    return digest.hexdigest()
 
 
 def _add_note(run_file: RunFile, note: str) -> None:
