@@ -346,6 +346,36 @@ def test_saturation_is_suspected_on_processors_without_vnni_alone(
     assert "--trace both" in suggestion.evidence[2]
 
 
+def test_advice_without_error_budgets_goes_by_the_weights() -> None:
+    diagnosis = quantscope.diagnose(one_wide_channel(), data=images(60), recipe=PER_TENSOR, budget_samples=0)
+    assert all(t.budget is None for t in diagnosis.tensors)
+    assert "weights-per-channel" in names_of(diagnosis)
+
+
+def test_values_that_are_not_finite_constant_and_empty_tensors_do_not_disturb() -> None:
+    nodes = [
+        helper.make_node("Sqrt", ["x"], ["root"], name="root"),
+        helper.make_node("Mul", ["z", "zero"], ["nothing"], name="constant"),
+        helper.make_node("Slice", ["x", "none", "none"], ["gone"], name="empty"),
+        helper.make_node("Relu", ["gone"], ["still_gone"], name="relu"),
+        helper.make_node("Concat", ["root", "nothing"], ["y"], name="join", axis=1),
+    ]
+    constants: dict[str, Any] = {"zero": np.zeros(4, np.float32), "none": np.zeros(1, np.int64)}
+    proto = make_model(nodes, {"x": ["N", 4], "z": ["N", 4]}, {"y": ["N", 8], "still_gone": [None, 4]}, constants)
+    x = np.random.default_rng(0).uniform(0.5, 1, (30, 4)).astype(np.float32)
+    x[23, 2] = -1
+    diagnosis = quantscope.diagnose(
+        proto,
+        data={"x": x, "z": x},
+        batch_size=4,
+        recipe=Recipe().with_fallback(["relu", "empty", "root", "join"]),
+        metric=lambda o, labels: np.ones(len(o["y"])),
+    )
+    assert diagnosis.first_not_finite is not None
+    assert why_nothing(diagnosis) == ""
+    assert all(0 <= s.share <= 1 for s in advise(diagnosis))
+
+
 PATCHES = [
     RecipePatch(rules=(OpRule("/body/conv/Conv"), OpRule("GlobalAveragePool", "type"))),
     RecipePatch(rules=(OpRule("head", "scope"),)),
@@ -530,6 +560,8 @@ def test_the_advice_for_magika_is_what_helps(magika: Path, files: quantscope.Sam
     assert (products.rule, set(products.patch.op_types or ())) == ("products-only", {"Conv", "MatMul"})
     blocks = by_rule(diagnosis, "sensitive-ops")
     assert {rule.selector.rpartition("/")[2] for rule in blocks.patch.rules} == {"LayerNorm_0", "ApplyActivation_1"}
+    two = [s for s in found if s.rule == "own-error"][-1]
+    assert {op.rpartition("/")[2] for op in two.ops} == {"Square_1", "truediv_1"}, "of which the variance is made"
     assert diagnosis.scores[0].quantized < 0.2
     for suggestion in (products, blocks):
         verified = verify(suggestion, run, data=files).verified

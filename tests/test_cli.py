@@ -22,7 +22,7 @@ from conftest import convolutions, images
 from quantscope.cli import app, main
 from quantscope.diagnosis import sortable_columns
 
-COMMANDS = ("diagnose", "quantize", "show", "export", "demo", "recipe")
+COMMANDS = ("diagnose", "quantize", "show", "export", "demo", "recipe", "advise", "tune", "sensitivity")
 
 
 @pytest.fixture

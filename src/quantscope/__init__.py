@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quantscope.advice import Suggestion, advise, verify
     from quantscope.diagnosis import Diagnosis, OpDiagnosis, TensorDiagnosis
     from quantscope.errors import QuantscopeError
     from quantscope.images import Preprocessing
@@ -28,7 +29,9 @@ _PUBLIC = {
     "QuantscopeError": "errors",
     "Recipe": "recipe",
     "Samples": "samples",
+    "Suggestion": "advice",
     "TensorDiagnosis": "diagnosis",
+    "advise": "advice",
     "diagnose": "workflows",
     "open": "workflows:open_run",
     "quantize": "workflows",
@@ -36,6 +39,7 @@ _PUBLIC = {
     "resume_tuning": "tuning",
     "sensitivity": "tuning",
     "tune": "tuning",
+    "verify": "advice",
 }
 
 __all__ = [
@@ -47,7 +51,9 @@ __all__ = [
     "QuantscopeError",
     "Recipe",
     "Samples",
+    "Suggestion",
     "TensorDiagnosis",
+    "advise",
     "diagnose",
     "open",
     "quantize",
@@ -55,6 +61,7 @@ __all__ = [
     "resume_tuning",
     "sensitivity",
     "tune",
+    "verify",
 ]
 
 

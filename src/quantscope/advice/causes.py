@@ -16,9 +16,11 @@ from quantscope.graph import Graph, Op
 
 # Ops that hold nearly all multiplications, and therefore the gain in speed.
 PRODUCTS = frozenset(("Conv", "ConvTranspose", "MatMul", "Gemm"))
-# What leads to a break counts for so much, all else for the rest: on three real models (PP-OCRv4, Magika, basic-pitch)
-# nothing helped that left the break, and most that removed it helped.
+# What leads to a break counts for so much, all else for the rest: on PP-OCRv4 rec, Magika and basic-pitch nothing
+# helped that left it, and most of what took it away did (docs/advice.md).
 _AT_BREAKS = 0.75
+# The first ones in execution order: in a model that breaks often the later ones follow from them.
+_MOST_BREAKS = 10
 # Isolated errors come from a few of the samples and local ones from all: a smaller factor than 6 dB may be chance.
 _AMPLIFIED = 4.0
 # Their output has the codes of their input: whoever reads it reads those.
@@ -169,14 +171,19 @@ class Causes:
     @cached_property
     def _worth(self) -> Mapping[str, float]:
         """By tensor what one unit of its own error is of the error of the model."""
-        groups = [(self.before(s.row), _AT_BREAKS) for s in self.diagnosis.failure_sources]
+        groups = [self.before(source.row) for source in self.diagnosis.failure_sources[:_MOST_BREAKS]]
         everywhere = 1 - _AT_BREAKS if groups else 1.0
         worth = dict.fromkeys(self.own, everywhere / self.total if self.total else 0.0)
-        for names, weight in groups:
+        for names in groups:
             total = sum(self.own[name].total for name in names)
             for name in names if total else ():
-                worth[name] += weight / len(groups) / total
+                worth[name] += _AT_BREAKS / len(groups) / total
         return worth
+
+    def worst(self, part: Callable[[OwnError], float] = lambda error: error.total) -> list[OwnError]:
+        """The own errors that have this part, by what it is of the error of the model, worst first."""
+        found = [error for error in self.own.values() if part(error) > 0]
+        return sorted(found, key=lambda error: self._worth[error.row.tensor] * part(error), reverse=True)
 
     def share(self, fixed: Callable[[OwnError], float]) -> float:
         """The part of the error that a change addresses, by what it takes away from each op's own error.
@@ -272,9 +279,9 @@ def local_parts(row: TensorDiagnosis) -> tuple[float, float]:
 
 def joined_noise(row: TensorDiagnosis, joined: TensorDiagnosis) -> float:
     """Return what the scale of a joined tensor costs one of those that it joins, over the energy of that one."""
-    if not row.is_quantized or math.isnan(row.scale):
-        return 0.0
-    return _ratio(row.scale**2 / 12, energy(joined))
+    power = energy(joined)
+    # Zeros cost nothing on any scale.
+    return _ratio(row.scale**2 / 12, power) if row.is_quantized and not math.isnan(row.scale) and power > 0 else 0.0
 
 
 def inherited(row: TensorDiagnosis) -> float:

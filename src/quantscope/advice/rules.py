@@ -55,10 +55,10 @@ def advise(diagnosis: Diagnosis) -> tuple[Suggestion, ...]:
     """Return what could be changed, best first; nothing for a model that quantization did not hurt.
 
     The order is a heuristic. Each op's own error is put together of parts (rounding of its weight, clipping and
-    rounding of its output, what it makes of rounded inputs), each as a share of its output's energy, and a suggestion
-    counts by the share of all of them that its patch takes away; where an op breaks the model by itself, its error
-    counts as much as all others together. How far an op's error gets to the model's output is not in it: `verify`
-    measures that.
+    rounding of its output, what it makes of rounded inputs), each over its output's energy, and a suggestion counts by
+    the share of all of them that its patch takes away; where the model breaks, what leads to the break counts three
+    times as much as all together. Of what is alike, what costs least speed comes first. How far an op's error gets to
+    the model's output is not in it: `verify` measures that.
     """
     if diagnosis.graph is None or why_nothing(diagnosis):
         return ()
@@ -81,8 +81,8 @@ def _effect(patch: RecipePatch, graph: Graph) -> object:
 
 
 def _left(share: float) -> int:
-    """What a patch leaves of the error, in steps of 3 dB: as estimates go, what is in one step is alike."""
-    return round(math.log2(max(1 - share, _LEAST_LEFT)))
+    """What a patch leaves of the error, in steps of 1.5 dB: as estimates go, what is in one step is alike."""
+    return round(2 * math.log2(max(1 - share, _LEAST_LEFT)))
 
 
 def _cost(patch: RecipePatch, causes: Causes) -> float:
@@ -93,7 +93,7 @@ def _cost(patch: RecipePatch, causes: Causes) -> float:
     work = {op.name: 1.0 if op.op_type in PRODUCTS else _SMALL_OP for op in causes.coded_ops}
     if _is_wide(patch.activations):
         slow = set(work)
-    return sum(cost for name, cost in work.items() if name in slow) / sum(work.values())
+    return sum(cost for name, cost in work.items() if name in slow) / (sum(work.values()) or 1.0)
 
 
 def _is_wide(change: SpecChange | None) -> bool:

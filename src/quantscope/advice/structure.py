@@ -19,8 +19,8 @@ from quantscope.recipe import OpRule, Recipe, SpecChange
 LARGE_SHARE = 0.25
 # Half of the error: more than all else together.
 MOST = 0.5
-# More ops than this share of them in float is no fallback any more; two, in a small model.
-MOST_OF_OPS = 0.15
+# More ops than this share of them in float, or than so many, is no fallback any more; two are, in a small model.
+MOST_OF_OPS, MOST_OPS = 0.15, 50
 # A front end may be most of a model; beyond, nothing is left to quantize.
 MOST_BEFORE = 0.75
 # So many ops are named.
@@ -58,10 +58,10 @@ def failure_source(causes: Causes) -> Iterator[Suggestion]:
 
 def own_error(causes: Causes) -> Iterator[Suggestion]:
     """A few ops add most of the error: leave them in float."""
-    most = max(2, round(MOST_OF_OPS * len(causes.coded_ops)))
+    most = min(MOST_OPS, max(2, round(MOST_OF_OPS * len(causes.coded_ops))))
     steps: list[tuple[float, tuple[str, ...], int]] = []
     chosen: dict[str, None] = {}
-    errors = sorted((e for e in causes.own.values() if e.total), key=lambda e: e.total, reverse=True)[:most]
+    errors = causes.worst()[:most]
     for number, error in enumerate(errors, 1):
         wider = dict.fromkeys((*chosen, *_to_change(causes, error)))
         if len(wider) > most:
@@ -90,11 +90,7 @@ def products_only(causes: Causes) -> Iterator[Suggestion]:
     for error in causes.own.values():
         by_type[error.row.op_type] = by_type.get(error.row.op_type, 0.0) + error.total
     worst = sorted((t for t in by_type if t not in PRODUCTS), key=lambda t: by_type[t], reverse=True)[:4]
-    errors = sorted(
-        (e for e in causes.own.values() if e.total and e.row.op_type not in PRODUCTS),
-        key=lambda e: e.total,
-        reverse=True,
-    )
+    errors = [error for error in causes.worst() if error.row.op_type not in PRODUCTS]
     yield Suggestion(
         "products-only",
         tuple(e.row.op for e in errors if causes.coded(e.row.op))[:NAMED_OPS],
@@ -129,7 +125,7 @@ def blocks(causes: Causes) -> Iterator[Suggestion]:
         ops = tuple(dict.fromkeys((*ops, *best[2].ops)))
     if not chosen:
         return
-    errors = sorted((e for e in causes.own.values() if e.row.op in ops), key=lambda e: e.total, reverse=True)
+    errors = [error for error in causes.worst() if error.row.op in ops]
     yield Suggestion(
         "sensitive-ops",
         ops,
@@ -203,7 +199,7 @@ def sixteen_bits(causes: Causes) -> Iterator[Suggestion]:
     if wide is None or rounding < LARGE_SHARE:
         return
     coded = [op.name for op in causes.coded_ops]
-    errors = sorted(causes.own.values(), key=lambda e: e.rounding + e.amplified, reverse=True)
+    errors = causes.worst(lambda error: error.rounding + error.amplified)
     chosen: dict[str, None] = {}
     for error in errors[:NAMED_OPS]:
         chosen |= dict.fromkeys(_behind_rounding(causes, error))
