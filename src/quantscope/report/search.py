@@ -40,7 +40,11 @@ def search_table(search: Search) -> RenderableType:
             interval,
             f"{trial.seconds:.1f}",
         )
-    return Group(table, Text(""), *_verdict(search))
+    front = ", ".join(
+        f"{figures.metric_value(t.score.metric, t.score.quantized)} with {t.quantized_share:.0%} quantized"
+        for t in search.pareto
+    )
+    return Group(table, Text(""), *_verdict(search), Text(f"accuracy against quantized ops, the best trials: {front}"))
 
 
 def _change(trial: Trial) -> str:
