@@ -77,12 +77,11 @@ def _pool(job: Job, workers: int) -> Iterator[ProcessPoolExecutor]:
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (str(path),))
         try:
             yield pool
-        except BaseException:
-            # Nobody waits for what they are computing.
-            for process in set(multiprocessing.active_children()) - before:
-                process.terminate()
-            raise
         finally:
+            # Nobody waits for what they are computing; and one that waits for the lock of a queue, which a killed one
+            # took with it, would never end by itself.
+            for process in set(multiprocessing.active_children()) - before:
+                process.kill()
             pool.shutdown(cancel_futures=True)
 
 
