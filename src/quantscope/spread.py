@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import secrets
 import signal
 import socket
 import tempfile
@@ -39,16 +40,24 @@ def over_processes(job: Job, groups: Iterable[list[Batch]], workers: int) -> Ite
     """
     source, waiting, deaths = iter(groups), deque[list[Batch]](), 0
     while True:
-        with _pool(job, workers) as pool:
+        with _pool(job, workers) as (pool, folder):
+
+            def submitted(group: list[Batch], pool: ProcessPoolExecutor = pool, folder: Path = folder) -> Future[str]:
+                path = folder / secrets.token_hex(8)
+                path.write_bytes(pickle.dumps(group))
+                return pool.submit(_trace_own, str(path))
+
             try:
-                futures: deque[Future[Shard]] = deque(pool.submit(_trace_own, group) for group in waiting)
+                futures: deque[Future[str]] = deque(map(submitted, waiting))
                 while True:
                     while len(waiting) < _AHEAD * workers and (group := next(source, None)) is not None:
                         waiting.append(group)
-                        futures.append(pool.submit(_trace_own, group))
+                        futures.append(submitted(group))
                     if not futures:
                         return
-                    shard = futures[0].result()
+                    path = Path(futures[0].result())
+                    shard: Shard = pickle.loads(path.read_bytes())
+                    path.unlink()
                     futures.popleft()
                     waiting.popleft()
                     yield shard
@@ -64,11 +73,11 @@ def over_processes(job: Job, groups: Iterable[list[Batch]], workers: int) -> Ite
 
 
 @contextmanager
-def _pool(job: Job, workers: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(job: Job, workers: int) -> Iterator[tuple[ProcessPoolExecutor, Path]]:
     """Processes that begin anew: a forked one would inherit the locks of ONNX Runtime's threads.
 
-    The job reaches them in a file: a pipe to a process that dies while it starts would never be read, nor closed.
-    Beside it they keep what is temporary, so that nothing is left of one that was killed.
+    All that is large goes through files in the folder: a process that dies while it reads or writes a pipe leaves the
+    other end waiting for the rest. What is temporary is kept there too, so that nothing is left of one that was killed.
     """
     before = set(multiprocessing.active_children())
     with tempfile.TemporaryDirectory(prefix="quantscope-") as folder:
@@ -76,7 +85,7 @@ def _pool(job: Job, workers: int) -> Iterator[ProcessPoolExecutor]:
         path.write_bytes(pickle.dumps(job))
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (str(path),))
         try:
-            yield pool
+            yield pool, Path(folder)
         finally:
             # Nobody waits for what they are computing; and one that waits for the lock of a queue, which a killed one
             # took with it, would never end by itself.
@@ -97,9 +106,14 @@ def _begin(path: str) -> None:
     _own_job = pickle.loads(Path(path).read_bytes())
 
 
-def _trace_own(batches: list[Batch]) -> Shard:
+def _trace_own(path: str) -> str:
+    """Trace the batches in a file; returns the file of their shard."""
     assert _own_job is not None
-    return trace(_own_job, batches)
+    batches = pickle.loads(Path(path).read_bytes())
+    Path(path).unlink()
+    result = Path(f"{path}.shard")
+    result.write_bytes(pickle.dumps(trace(_own_job, batches)))
+    return str(result)
 
 
 class _Open:
