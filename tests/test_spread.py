@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ COUNT = 90
 class Slow:
     """Samples that come one by one, with time to kill somebody between them."""
 
-    def __init__(self, seconds: float = 0.05) -> None:
+    def __init__(self, seconds: float = 0.08) -> None:
         self.seconds = seconds
         self.x = np.random.default_rng(1).normal(0, 1, (COUNT, 3, 12, 12)).astype(np.float32)
 
@@ -77,9 +77,12 @@ def killing(run: Path, samples: int, victim: Any) -> Iterator[list[int]]:
             with RunFile.read(run) as run_file:
                 if run_file.samples_compared() < samples:
                     continue
-            killed.append(victim())
-            os.kill(killed[0], signal.SIGKILL)
-            return
+            # Between two pools there is nobody, and who is there may be on the way out.
+            with suppress(IndexError, ProcessLookupError):
+                pid = victim()
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                return
 
     thread = threading.Thread(target=kill)
     thread.start()
