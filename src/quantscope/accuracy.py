@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from quantscope import evaluation, memory
-from quantscope.backends.base import Backend, Model
+from quantscope.backends.base import Backend, Model, Runner
 from quantscope.samples import Batch
 from quantscope.tracing import Values, outputs_of
 
@@ -46,12 +47,11 @@ class Accuracy:
         x: list[float] = []
         y: list[float] = []
         kept: list[Values] = []
-        with (
-            self._backend.open(self._reference, [], trace="optimized", threads=self._threads) as run_reference,
-            self._backend.open(quantized, [], trace="optimized", threads=self._threads) as run_quantized,
-        ):
+        with ExitStack() as stack:
+            run_quantized = stack.enter_context(self._open(quantized))
+            run_reference = None if self._complete else stack.enter_context(self._open(self._reference))
             for position, batch in enumerate(self._batches()):
-                if self._complete:
+                if run_reference is None:
                     reference = self._kept[position]
                 else:
                     reference = outputs_of(self._reference, run_reference.run(batch.inputs))
@@ -61,7 +61,7 @@ class Accuracy:
                         kept.clear()
                 outputs = outputs_of(quantized, run_quantized.run(batch.inputs))
                 if metric is None:
-                    name, metric = self._metric(reference, batch)
+                    name, metric = evaluation.chosen(self._chosen, reference, batch.labels)
                 x.extend(metric(reference, batch.labels, reference).tolist())
                 y.extend(metric(outputs, batch.labels, reference).tolist())
                 progress(batch.size)
@@ -69,9 +69,5 @@ class Accuracy:
             self._kept, self._complete = kept, True
         return evaluation.score(name, x, y)
 
-    def _metric(self, outputs: Values, batch: Batch) -> tuple[str, evaluation.Metric]:
-        if self._chosen is not None and not isinstance(self._chosen, str):
-            name = getattr(self._chosen, "__name__", "metric")
-            return name, evaluation.from_function(self._chosen, name)
-        name = self._chosen or evaluation.default_metric(outputs, batch.labels)
-        return name, evaluation.metric(name)
+    def _open(self, model: Model) -> AbstractContextManager[Runner]:
+        return self._backend.open(model, [], trace="optimized", threads=self._threads)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from quantscope import memory
 from quantscope.backends.base import Backend, CutRunner, Model, Trace
 from quantscope.channel_axes import channel_axes
-from quantscope.confirmation import Alignment
+from quantscope.confirmation import lie_alike
 from quantscope.diagnosis import TensorDiagnosis
 from quantscope.errors import QuantscopeError
 from quantscope.pairing import TensorPair
@@ -127,7 +127,7 @@ def attribute(
                     progress.advance(batch.size)
     except QuantscopeError as error:
         note = f"no error budget: the models could not be cut into their ops ({error.message})"
-        run_file.write_about(notes=[*(run_file.about("notes") or []), note])
+        run_file.add_note(note)
         progress.note(note)
         return
     done = {p.position: p.completed(rows[p.position]) for p in parts}
@@ -178,13 +178,7 @@ def _alike(
         backend.open(quantized, names, trace="simulated", threads=threads) as run_simulated,
     ):
         x, s = run_reference.run(batch.inputs), run_simulated.run(batch.inputs)
-    found = []
-    for part in parts:
-        alignment, values = Alignment(), x[part.name]
-        aligned = alignment.aligned(values, s[part.simulated.quantized_name])
-        if aligned is not None and alignment.layout in (None, tuple(range(values.ndim))):
-            found.append(part)
-    return found
+    return [part for part in parts if lie_alike(x[part.name], s[part.simulated.quantized_name])]
 
 
 class _Look:

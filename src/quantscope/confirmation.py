@@ -72,6 +72,12 @@ def arranged(y: NDArray[np.generic], order: Layout, shape: tuple[int, ...]) -> N
     return y.transpose(order) if order else y.reshape(shape)
 
 
+def lie_alike(x: NDArray[Any], y: NDArray[Any]) -> bool:
+    """Return True if y can be compared with x as it lies, so that each could stand in the other's place."""
+    alignment = Alignment()
+    return alignment.aligned(x, y) is not None and alignment.layout in (None, tuple(range(x.ndim)))
+
+
 @dataclass
 class Alignment:
     """How a tensor lies beside its reference: found in the first batch, then applied to all.

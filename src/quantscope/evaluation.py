@@ -43,6 +43,17 @@ def metric(name: str) -> Metric:
     return from_function(imported(name), name)
 
 
+def chosen(
+    metric_or_name: str | Callable[..., Any] | None, outputs: Outputs, labels: NDArray[Any] | None
+) -> tuple[str, Metric]:
+    """The metric that was asked for, with its name; without one, that which fits the outputs and labels."""
+    if metric_or_name is None or isinstance(metric_or_name, str):
+        name = metric_or_name or default_metric(outputs, labels)
+        return name, metric(name)
+    name = getattr(metric_or_name, "__name__", "metric")
+    return name, from_function(metric_or_name, name)
+
+
 def from_function(function: Callable[..., Any], name: str) -> Metric:
     """A metric from a user's function of (outputs, labels) that returns one score per sample."""
 

@@ -239,6 +239,10 @@ class RunFile:
             for key, value in facts.items():
                 self._put(key, value)
 
+    def add_note(self, note: str) -> None:
+        """Write something that was odd, once."""
+        self.change_about("notes", lambda notes: list(dict.fromkeys([*(notes or ()), note])))
+
     def change_about(self, key: str, change: Callable[[Any], Any]) -> None:
         """Put in place of a fact what `change` makes of it; no other process writes in between."""
         with self.transaction():

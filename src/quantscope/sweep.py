@@ -50,12 +50,9 @@ class _Scores:
             y.extend(metric(scored.quantized, labels, reference).tolist())
 
     def _choose(self, outputs: evaluation.Outputs, labels: NDArray[Any] | None) -> None:
-        if self.chosen is not None and not isinstance(self.chosen, str):
-            name = getattr(self.chosen, "__name__", "metric")
-            self.metrics = {name: evaluation.from_function(self.chosen, name)}
-            return
-        name = self.chosen or evaluation.default_metric(outputs, labels)
-        self.metrics = {n: evaluation.metric(n) for n in (name, *evaluation.metrics_beside(name, outputs))}
+        name, metric = evaluation.chosen(self.chosen, outputs, labels)
+        beside = evaluation.metrics_beside(name, outputs) if not callable(self.chosen) else ()
+        self.metrics = {name: metric} | {other: evaluation.metric(other) for other in beside}
 
 
 def metric_named(metric: str | Callable[..., Any] | None) -> None:

@@ -13,7 +13,7 @@ from quantscope.backends.base import Backend, Model
 from quantscope.calibration import observe, ranges
 from quantscope.errors import DataError, RunFileError
 from quantscope.evaluation import Score
-from quantscope.fallback.search import Criterion, Search, Trial, Tuner, as_dict, trial_dict, trial_from
+from quantscope.fallback.search import Criterion, Search, Trial, Tuner, trial_dict, trial_from
 from quantscope.fallback.sensitivity import (
     MOST_OPS,
     MOST_SAMPLES,
@@ -292,9 +292,8 @@ def _tune(
             backend.save(trials.quantized(search.best.recipe), Path(output))
             search.best.recipe.save(beside)
             search = replace(search, model=output, recipe_file=str(beside), run=str(run_file.path or ""))
-        found = as_dict(search)
         run_file.write_about(
-            search={"best": search.trials.index(search.best), "ranking": found["ranking"], "met": search.met},
+            search={"best": search.trials.index(search.best), "ranking": list(search.ranking), "met": search.met},
             status="finished",
         )
     return search

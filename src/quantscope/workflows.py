@@ -274,7 +274,7 @@ def _run(
             run_file, backend, reference, quantized, comparisons, simulated, samples, evaluation, size, plan, progress
         )
         if samples.skipped:
-            _add_note(run_file, _unreadable(samples.skipped))
+            run_file.add_note(_unreadable(samples.skipped))
         run_file.write_about(status="finished")
     return run_file.diagnosis()
 
@@ -331,7 +331,7 @@ def _quantized_once(
         return backend.load(target)
     quantized = _quantized(backend, reference, samples, recipe, calibration, size, plan, progress, run_file)
     for note in quantized.notes:
-        _add_note(run_file, note)
+        run_file.add_note(note)
     if target is not None:
         backend.save(quantized, target)
         run_file.write_about(quantized_digest=_digest(backend, target))
@@ -476,12 +476,6 @@ def _digest(backend: Backend, path: Path) -> str:
         stat = beside.stat()
         digest.update(f"{beside.name} {stat.st_size} {stat.st_mtime_ns}".encode())
     return digest.hexdigest()
-
-
-def _add_note(run_file: RunFile, note: str) -> None:
-    notes = run_file.about("notes") or []
-    if note not in notes:
-        run_file.write_about(notes=[*notes, note])
 
 
 def _unreadable(skipped: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from quantscope import memory
 from quantscope.backends.base import Backend, Model, Trace
-from quantscope.confirmation import Alignment
+from quantscope.confirmation import lie_alike
 from quantscope.graph import Graph
 from quantscope.pairing import TensorPair
 from quantscope.progress import Progress
@@ -282,7 +282,7 @@ def _trace(
         for batch in batches[: max(room, 1)]:
             x, raw = run_reference.run(batch.inputs), run_simulated.run(batch.inputs)
             if ops is None:
-                named = {name: p for name, p in named.items() if _lies_alike(x[name], raw[p.quantized_name])}
+                named = {name: p for name, p in named.items() if lie_alike(x[name], raw[p.quantized_name])}
                 absorbed = {
                     p.view_name: (reference, reference.graph.producers[name].name)
                     for name, p in named.items()
@@ -305,11 +305,6 @@ def _trace(
             kept = {name: x[name] for name in outputs if name in x and x[name].dtype.kind == "f"}
             found.append(_Traced(batch, values, s, isolated, in_float, kept))
     return found
-
-
-def _lies_alike(x: NDArray[np.floating], y: NDArray[np.generic]) -> bool:
-    alignment = Alignment()
-    return alignment.aligned(x, y) is not None and alignment.layout in (None, tuple(range(x.ndim)))
 
 
 def _rounded(pair: TensorPair, values: NDArray[np.floating]) -> NDArray[np.floating]:
