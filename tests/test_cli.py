@@ -56,7 +56,7 @@ def test_diagnose_prints_accuracy_and_both_tables_within_100_columns(call: Any) 
     for title in ("Accuracy", "Activations summary", "Weights summary", "What to do next", "run file: model.qscope"):
         assert title in out
     header = out[out.index("Activations summary") : out.index("Weights summary")]
-    assert all(column in header for column in ("Op", "MSE", "SQNR", "isolated", "local", "min", "clipped"))
+    assert all(column in header for column in ("Op", "output", "MSE", "SQNR", "isolated", "min", "clipped"))
     weights = out[out.index("Weights summary") :]
     assert all(column in weights for column in ("MSE", "min", "max", "mean", "std", "variance", "reference"))
     assert "/stem/conv/Conv" in out
@@ -72,7 +72,7 @@ def test_long_names_give_way_to_figures(call: Any, here: Path) -> None:
     assert code == 0
     table = out[out.index("Activations summary") : out.index("coverage:")]
     assert max(map(len, table.splitlines())) <= 100
-    assert re.search(r"…\S*/stem/conv/Conv +Conv\+Relu +\S+ +\d+\.\d +\d+\.\d ", table)
+    assert re.search(r"…\S*/stem/conv/Conv +Conv\+Relu +\d+\.\d\d% +\S+ +\d+\.\d +\d+\.\d ", table)
     assert all(cut not in table for cut in ("SQN…", "clip…", "Activa…", "varia…"))
 
 
@@ -81,7 +81,8 @@ def test_every_column_sorts(call: Any, column: str, monkeypatch: pytest.MonkeyPa
     quantscope.diagnose("model.onnx", data="samples.npz", run="model.qscope")
     code, out, _ = call("show", "model.qscope", "--sort", column, "--top", "1")
     assert code == 0
-    assert "1 of 4, " + ("in execution order" if column == "order" else f"worst first by {column}") in out
+    said = {"order": "in execution order", "output_error_share": "by their share of the output's error"}
+    assert f"1 of 4, {said.get(column, f'worst first by {column}')}" in out
 
 
 def test_show_all_shows_all_and_top_some(call: Any) -> None:

@@ -277,8 +277,10 @@ def test_rows_can_be_ordered_by_any_column() -> None:
     diagnosis = quantscope.diagnose(convolutions(), data=images(30))
     by_mse = [t.mse for t in ordered(diagnosis.activations, "mse")]
     assert by_mse == sorted(by_mse, reverse=True)
-    by_sqnr = [t.sqnr_db for t in diagnosis.activations]
+    by_sqnr = [t.sqnr_db for t in ordered(diagnosis.activations, "sqnr_db")]
     assert by_sqnr == sorted(by_sqnr)
+    by_share = [t.output_error_share for t in diagnosis.activations]
+    assert by_share == sorted(by_share, reverse=True)
     with pytest.raises(KeyError):
         ordered(diagnosis.activations, "beauty")
 
@@ -310,7 +312,7 @@ def test_a_diagnosis_in_a_notebook_and_as_a_frame() -> None:
     pandas = pytest.importorskip("pandas")
     frame = diagnosis.frame()
     assert isinstance(frame, pandas.DataFrame)
-    assert frame["sqnr_db"].is_monotonic_increasing
+    assert frame["output_error_share"].is_monotonic_decreasing
     assert set(diagnosis.frame("weight")["op"]) == {"/stem/conv/Conv", "/body/conv/Conv", "/head/fc/MatMul"}
 
 

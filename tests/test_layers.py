@@ -23,6 +23,7 @@ LAYERS = (
     {"backends.registry"},
     {"calibration", "evaluation", "tracing", "spread", "conversions"},
     {"diagnosis", "accuracy", "fallback"},
+    {"output_error"},
     {"report", "runfile"},
     {"sweep", "weights", "attribution"},
     {"workflows", "demo"},

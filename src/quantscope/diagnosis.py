@@ -78,7 +78,8 @@ class TensorDiagnosis:
     mse, sqnr_db, cosine and rmse_over_scale are the cumulative error, with all that came before the op; `local_*` and
     clipped_fraction are this tensor's own rounding and clipping; `isolated_*` is the error of the op alone, quantized
     on reference inputs, and `budget` splits the cumulative error by its causes, both over a few samples. A weight has
-    nothing before it: all agree. `simulated_sqnr_db` is the cumulative error of the simulated trace, and
+    nothing before it: all agree. `output_error_share` is the estimated part of the error at the model's outputs that
+    arises here, from 0 to 1. `simulated_sqnr_db` is the cumulative error of the simulated trace, and
     `kernels_sqnr_db` what the kernels that really run add to it. Error metrics are nan where any value is not finite;
     the counts are in `reference` and `quantized`.
     """
@@ -110,6 +111,7 @@ class TensorDiagnosis:
     kernels_sqnr_db: float = math.nan
     isolated_mse: float = math.nan
     isolated_sqnr_db: float = math.nan
+    output_error_share: float = math.nan
     budget: ErrorBudget | None = field(default=None, compare=False)
     histogram: SharedHistogram | None = field(default=None, compare=False, repr=False)
     channels: ChannelStatistics | None = field(default=None, compare=False, repr=False)
@@ -226,26 +228,11 @@ class FailureSource:
     inputs_db: float
 
 
-def _level(row: TensorDiagnosis) -> float:
+def level_db(row: TensorDiagnosis) -> float:
     """The SQNR of a row in dB; −inf where the quantized tensor alone is not finite."""
     if row.quantized.nan_count + row.quantized.infinity_count > row.reference.nan_count + row.reference.infinity_count:
         return -math.inf
     return math.inf if math.isnan(row.sqnr_db) else row.sqnr_db
-
-
-def _computed_from(graph: Graph, tensor: str, rows: Mapping[str, TensorDiagnosis]) -> set[str]:
-    """The nearest compared tensors before this one."""
-    found: set[str] = set()
-    waiting, seen = [tensor], {tensor}
-    while waiting:
-        producer = graph.producers.get(waiting.pop())
-        for name in producer.inputs if producer is not None else ():
-            if name in rows:
-                found.add(name)
-            elif name and name not in seen:
-                seen.add(name)
-                waiting.append(name)
-    return found
 
 
 @dataclass(frozen=True)
@@ -292,13 +279,13 @@ class Diagnosis:
 
     @property
     def activations(self) -> tuple[TensorDiagnosis, ...]:
-        """The activations, worst first: those that are not finite, then by rising SQNR."""
-        return ordered((t for t in self.tensors if t.role == "activation"), "sqnr_db")
+        """The activations, worst first: those that are not finite, then by their share of the outputs' error."""
+        return ordered((t for t in self.tensors if t.role == "activation"), DEFAULT_ORDER)
 
     @property
     def weights(self) -> tuple[TensorDiagnosis, ...]:
         """The weights, worst first."""
-        return ordered((t for t in self.tensors if t.role == "weight"), "sqnr_db")
+        return ordered((t for t in self.tensors if t.role == "weight"), DEFAULT_ORDER)
 
     @property
     def first_not_finite(self) -> TensorDiagnosis | None:
@@ -328,8 +315,8 @@ class Diagnosis:
         order = {name: i for i, op in enumerate(self.graph.ops) for name in op.outputs}
         found = []
         for tensor in sorted(rows, key=lambda name: order.get(name, -1)):
-            inputs = [_level(rows[name]) for name in _computed_from(self.graph, tensor, rows)]
-            level, worst = _level(rows[tensor]), min(inputs, default=math.inf)
+            inputs = [level_db(rows[name]) for name in self.graph.nearest_before(tensor, rows)]
+            level, worst = level_db(rows[tensor]), min(inputs, default=math.inf)
             sudden = worst - level >= _SUDDEN_DB or rows[tensor].isolated_sqnr_db < _BROKEN_DB
             if level < _BROKEN_DB <= worst and sudden:
                 found.append(FailureSource(rows[tensor], worst))
@@ -347,6 +334,7 @@ class Diagnosis:
         return html(self)
 
 
+DEFAULT_ORDER = "output_error_share"
 # Columns in which a small value is a bad one.
 _RISING = frozenset(
     (
@@ -360,14 +348,14 @@ _TEXT = frozenset(("op", "op_type", "scope", "tensor", "dtype"))
 def sortable_columns() -> tuple[str, ...]:
     """The columns that a table can be sorted by."""
     return (
-        "sqnr_db", "mse", "cosine", "rmse_over_scale", "isolated_sqnr_db", "isolated_mse", "local_sqnr_db",
-        "local_mse", "simulated_sqnr_db", "kernels_sqnr_db", "clipped_fraction", "effective_bits", "levels_used",
-        "min", "max", "mean", "std", "variance", "kurtosis", "outlier_ratio", "op", "op_type", "order",
+        DEFAULT_ORDER, "sqnr_db", "mse", "cosine", "rmse_over_scale", "isolated_sqnr_db", "isolated_mse",
+        "local_sqnr_db", "local_mse", "simulated_sqnr_db", "kernels_sqnr_db", "clipped_fraction", "effective_bits",
+        "levels_used", "min", "max", "mean", "std", "variance", "kurtosis", "outlier_ratio", "op", "op_type", "order",
     )  # fmt: skip
 
 
 def ordered(tensors: Any, column: str) -> tuple[TensorDiagnosis, ...]:
-    """The rows worst first by a column: what is not finite leads, what has no value comes last.
+    """The rows worst first by a column: what is not finite leads, what has no value comes last; then by rising SQNR.
 
     Raises:
         KeyError: there is no such column.
@@ -376,6 +364,7 @@ def ordered(tensors: Any, column: str) -> tuple[TensorDiagnosis, ...]:
     if column == "order":
         return tuple(rows)
     value = _getter(column)
+    rows.sort(key=lambda t: -math.inf if math.isnan(t.sqnr_db) else t.sqnr_db)
     if column in _TEXT:
         return tuple(sorted(rows, key=lambda t: str(value(t))))
     sign = 1 if column in _RISING else -1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -69,6 +69,20 @@ class Graph:
     def by_name(self) -> Mapping[str, Op]:
         """The ops by their names."""
         return {op.name: op for op in self.ops}
+
+    def nearest_before(self, tensor: str, wanted: Container[str]) -> tuple[str, ...]:
+        """Those of the wanted tensors that this one is computed from without another wanted one in between."""
+        found: dict[str, None] = {}
+        waiting, seen = [tensor], {tensor}
+        while waiting:
+            producer = self.producers.get(waiting.pop())
+            for name in producer.inputs if producer is not None else ():
+                if name in wanted:
+                    found[name] = None
+                elif name and name not in seen:
+                    seen.add(name)
+                    waiting.append(name)
+        return tuple(found)
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of this name; one without dtype and shape where the graph says nothing about it."""

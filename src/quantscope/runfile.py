@@ -25,6 +25,7 @@ from quantscope.diagnosis import Diagnosis, SharedHistogram, TensorDiagnosis, Te
 from quantscope.errors import QuantscopeError, RunFileError
 from quantscope.evaluation import Score, score
 from quantscope.graph import Graph, Op, Tensor
+from quantscope.output_error import with_output_error
 from quantscope.pairing import coverage
 from quantscope.recipe import Recipe
 from quantscope.statistics.budget import ErrorBudget
@@ -350,10 +351,11 @@ class RunFile:
         """
         try:
             recipe = self.about("recipe")
-            graph = self.about("graph")
+            graph = _graph(self.about("graph")) if self.about("graph") else None
+            tensors = self.tensors()
             skipped, compute_ops = self.about("skipped") or {}, self.about("compute_ops")
             return Diagnosis(
-                tensors=self.tensors(),
+                tensors=with_output_error(graph, tensors) if graph is not None else tensors,
                 scores=self.scores(),
                 skipped=skipped,
                 coverage=coverage(skipped, compute_ops) if compute_ops is not None else 0.0,
@@ -367,7 +369,7 @@ class RunFile:
                 status=self._status(),
                 run=str(self.path or ""),
                 stages=self.stages(),
-                graph=_graph(graph) if graph else None,
+                graph=graph,
             )
         except (sqlite3.Error, zlib.error, ValueError, KeyError, TypeError) as error:
             raise RunFileError(

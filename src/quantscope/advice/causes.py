@@ -93,25 +93,9 @@ class Causes:
     def inputs(self, row: TensorDiagnosis) -> tuple[TensorDiagnosis, ...]:
         """The nearest compared tensors that the op of a row reads."""
         if row.tensor not in self._inputs:
-            self._inputs[row.tensor] = self._nearest(row)
+            before = self.graph.nearest_before(row.tensor, self.rows)
+            self._inputs[row.tensor] = tuple(self.rows[name] for name in before)
         return self._inputs[row.tensor]
-
-    def _nearest(self, row: TensorDiagnosis) -> tuple[TensorDiagnosis, ...]:
-        op = self.graph.by_name.get(row.op)
-        found: dict[str, TensorDiagnosis] = {}
-        waiting = list(op.inputs) if op is not None else []
-        seen = set(waiting)
-        while waiting:
-            name = waiting.pop()
-            if name in self.rows:
-                found[name] = self.rows[name]
-                continue
-            producer = self.graph.producers.get(name)
-            for before in producer.inputs if producer is not None else ():
-                if before not in seen:
-                    seen.add(before)
-                    waiting.append(before)
-        return tuple(found.values())
 
     def readers(self, tensor: str) -> tuple[str, ...]:
         """The ops that read the codes of a tensor, also through ops that pass them on."""

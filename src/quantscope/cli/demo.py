@@ -64,4 +64,4 @@ def demo(
         "Diagnose your own model:",
         "  quantscope diagnose MODEL.onnx --data SAMPLES        (quantscope diagnose --help has examples)",
     ]
-    print_diagnosis(result, top, "sqnr_db", json, commands)
+    print_diagnosis(result, top, o.DEFAULT_SORT, json, commands)

@@ -105,7 +105,7 @@ def diagnose(
     budget_samples: o.BudgetSamples = None,
     top: o.Top = 10,
     all: o.All = False,
-    sort: o.Sort = "sqnr_db",
+    sort: o.Sort = o.DEFAULT_SORT,
     json: o.Json = False,
 ) -> None:
     """Show where a quantized model differs from its float model, op by op, and what that does to its accuracy.

@@ -196,11 +196,12 @@ Threads = Annotated[
 ]
 Top = Annotated[int, typer.Option("--top", metavar="N", rich_help_panel=_TABLES, help="Rows to show of each table.")]
 All = Annotated[bool, typer.Option("--all", rich_help_panel=_TABLES, help="Show all rows.")]
+DEFAULT_SORT = "output_error_share"
 Sort = Annotated[
     str,
     typer.Option(
         "--sort", metavar="COLUMN", rich_help_panel=_TABLES,
-        help="Order of both tables, worst first: sqnr_db, mse, cosine, local_sqnr_db, min, max, … or order.",
+        help="Order of both tables, worst first: output_error_share, sqnr_db, mse, isolated_sqnr_db, max, … or order.",
     ),
 ]  # fmt: skip
 Json = Annotated[

@@ -30,7 +30,7 @@ def show(
     run: Annotated[Path, typer.Argument(help="A run file; the run may still go on, or have been interrupted.")],
     top: o.Top = 10,
     all: o.All = False,
-    sort: o.Sort = "sqnr_db",
+    sort: o.Sort = o.DEFAULT_SORT,
     skipped: Annotated[bool, typer.Option("--skipped", help="List the ops without a row, and why.")] = False,
     op: Annotated[
         str | None,

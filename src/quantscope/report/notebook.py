@@ -31,12 +31,12 @@ def html(diagnosis: Diagnosis) -> str:
         ),
         _table(
             f"Activations summary: {min(_SHOWN, len(diagnosis.activations))} of {len(diagnosis.activations)}",
-            ("op", "type", "MSE", "SQNR dB", "local dB", "min", "max", "clipped", "remark"),
+            ("op", "type", "of output error", "MSE", "SQNR dB", "local dB", "min", "max", "clipped", "remark"),
             map(_activation, diagnosis.activations[:_SHOWN]),
         ),
         _table(
             f"Weights summary: {min(_SHOWN, len(diagnosis.weights))} of {len(diagnosis.weights)}",
-            ("op", "type", "MSE", "SQNR dB", "min", "max", "mean", "std", "variance"),
+            ("op", "type", "of output error", "MSE", "SQNR dB", "min", "max", "mean", "std", "variance"),
             map(_weight, diagnosis.weights[:_SHOWN]),
         ),
         f"<p>coverage {diagnosis.coverage:.1%}, status {escape(diagnosis.status)}"
@@ -47,7 +47,8 @@ def html(diagnosis: Diagnosis) -> str:
 
 def _activation(t: TensorDiagnosis) -> Sequence[str]:
     return (
-        t.op, t.op_type, figures.number(t.mse), figures.decibel(t.sqnr_db), figures.decibel(t.local_sqnr_db),
+        t.op, t.op_type, figures.share(t.output_error_share), figures.number(t.mse),
+        figures.decibel(t.sqnr_db), figures.decibel(t.local_sqnr_db),
         figures.number(t.reference.min), figures.number(t.reference.max), figures.share(t.clipped_fraction), t.remark,
     )  # fmt: skip
 
@@ -55,7 +56,7 @@ def _activation(t: TensorDiagnosis) -> Sequence[str]:
 def _weight(t: TensorDiagnosis) -> Sequence[str]:
     r = t.reference
     return (
-        t.op, t.op_type, figures.number(t.mse), figures.decibel(t.sqnr_db),
+        t.op, t.op_type, figures.share(t.output_error_share), figures.number(t.mse), figures.decibel(t.sqnr_db),
         *(figures.number(v) for v in (r.min, r.max, r.mean, r.std, r.variance)),
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from quantscope.diagnosis import Diagnosis, TensorDiagnosis, ordered
+from quantscope.diagnosis import DEFAULT_ORDER, Diagnosis, TensorDiagnosis, ordered
 from quantscope.pairing import NOT_COMPUTE
 from quantscope.report import figures
 from quantscope.statistics.budget import PARTS
@@ -42,7 +42,7 @@ def print_summary(
     diagnosis: Diagnosis,
     *,
     top: int | None = 10,
-    sort: str = "sqnr_db",
+    sort: str = DEFAULT_ORDER,
     next_steps: Sequence[str] = (),
 ) -> None:
     """Print all that a diagnosis says, with the first `top` rows of each table; all rows if None.
@@ -141,11 +141,12 @@ def accuracy(diagnosis: Diagnosis) -> RenderableType:
 
 
 def activation_table(rows: Sequence[TensorDiagnosis], top: int | None, sort: str) -> RenderableType:
-    """The article's columns (op, MSE, minimum, maximum) with the error in dB, cumulative and local."""
+    """The article's columns (op, MSE, minimum, maximum), with the share of the output's error and errors in dB."""
     table = _table(f"Activations summary — {_shown(rows, top, sort)}")
     table.add_column("Op")
     table.add_column("Type", no_wrap=True, max_width=14)
     levels = _levels(rows)
+    table.add_column("output\nerror", justify="right", no_wrap=True)
     for column in ("MSE", *(f"{name}\ndB" for name in levels)):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("Activation\nmin", justify="right", no_wrap=True)
@@ -153,7 +154,7 @@ def activation_table(rows: Sequence[TensorDiagnosis], top: int | None, sort: str
     table.add_column("clipped", justify="right", no_wrap=True)
     for t in rows[:top]:
         table.add_row(
-            _Name(t.op), _type(t), figures.number(t.mse), _decibel(t.sqnr_db),
+            _Name(t.op), _type(t), figures.share(t.output_error_share), figures.number(t.mse), _decibel(t.sqnr_db),
             *(figures.decibel(getattr(t, column)) for name, column in levels.items() if name != "SQNR"),
             figures.number(t.reference.min), figures.number(t.reference.max), figures.share(t.clipped_fraction),
         )  # fmt: skip
@@ -167,7 +168,7 @@ def _levels(rows: Sequence[TensorDiagnosis]) -> dict[str, str]:
     if any(not math.isnan(t.simulated_sqnr_db) for t in rows):
         return {"SQNR": "sqnr_db", "simulated": "simulated_sqnr_db", "kernels": "kernels_sqnr_db"}
     if any(not math.isnan(t.isolated_sqnr_db) for t in rows):
-        return {"SQNR": "sqnr_db", "isolated": "isolated_sqnr_db", "local": "local_sqnr_db"}
+        return {"SQNR": "sqnr_db", "isolated": "isolated_sqnr_db"}
     return {"SQNR": "sqnr_db", "local": "local_sqnr_db"}
 
 
@@ -175,7 +176,7 @@ def weight_table(rows: Sequence[TensorDiagnosis], top: int | None, sort: str) ->
     """The article's columns for both models: minimum, maximum, mean, standard deviation, variance."""
     table = _table(f"Weights summary — {_shown(rows, top, sort)}")
     table.add_column("Op")
-    for column in ("MSE", "SQNR dB"):
+    for column in ("output\nerror", "MSE", "SQNR\ndB"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("model", no_wrap=True)
     for column in ("min", "max", "mean", "std", "variance"):
@@ -185,6 +186,7 @@ def weight_table(rows: Sequence[TensorDiagnosis], top: int | None, sort: str) ->
             first = side is t.reference
             table.add_row(
                 _Name(t.op) if first else _detail(t),
+                figures.share(t.output_error_share) if first else "",
                 figures.number(t.mse) if first else "",
                 _decibel(t.sqnr_db) if first else "",
                 Text(label, style="" if first else "dim"),
@@ -274,7 +276,10 @@ def _plain(text: str) -> Text:
 
 def _shown(rows: Sequence[TensorDiagnosis], top: int | None, sort: str) -> str:
     shown = len(rows) if top is None else min(top, len(rows))
-    by = "in execution order" if sort == "order" else f"worst first by {sort}"
+    by = {
+        "order": "in execution order",
+        DEFAULT_ORDER: "by their share of the output's error",
+    }.get(sort, f"worst first by {sort}")
     return f"{shown} of {len(rows)}, {by}"
 
 
