@@ -58,6 +58,27 @@ def images(count: int, seed: int = 1) -> NDArray[Any]:
 
 
 @pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """The two convolutions; a weight that meets nothing but zeros is so large that it ruins the rest per tensor."""
+    proto = convolutions()
+    for tensor in proto.graph.initializer:
+        if tensor.name == "w1":
+            values = onnx.numpy_helper.to_array(tensor).copy()
+            values[0, 2, 0, 0] = 400.0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    path = tmp_path / "broken.onnx"
+    onnx.save(proto, str(path))
+    return path
+
+
+def two_colours(count: int) -> Any:
+    """Images whose third channel is empty."""
+    x = images(count)
+    x[:, 2] = 0
+    return x
+
+
+@pytest.fixture
 def model(tmp_path: Path) -> Path:
     """The file of the two convolutions."""
     path = tmp_path / "model.onnx"

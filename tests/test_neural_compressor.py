@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -41,7 +42,6 @@ from quantscope.neural_compressor import (
 )
 from quantscope.neural_compressor.limits import _ARGUMENTS_OF, _RECIPES
 from quantscope.neural_compressor.metric import metric_of
-from quantscope.neural_compressor.search import Choices, Search
 from quantscope.neural_compressor.source import Source
 from quantscope.neural_compressor.translation import left_in_float, recipe_of
 from quantscope.recipe import Calibration, Recipe
@@ -122,6 +122,12 @@ def fit(config: PostTrainingQuantConfig, model: Any = None, **others: Any) -> Qu
     return quantization.fit(model or convolutions(), config, **{"calib_dataloader": Loader(images(8)), **others})
 
 
+def figures(*values: float) -> Any:
+    """An eval_func that returns one of these after the other."""
+    left = iter(values)
+    return lambda model: next(left)
+
+
 # ---- the article
 
 
@@ -140,13 +146,15 @@ def test_the_articles_examples_run_with_the_import_line_changed(
 ) -> None:
     if ARTICLE.exists():
         assert code in ARTICLE.read_text(), "the very text of the article"
+    changed = code.replace("from neural_compressor", "from quantscope.neural_compressor")
+    assert changed.splitlines()[1:] == code.splitlines()[1:], "the import line, and no other"
     model, samples = with_its_op(name)
     before = model.SerializeToString()
     evaluated = Agreement(model, samples)
     names: dict[str, Any] = {"model": model, "dataloader": Loader(samples, 2), "eval": evaluated}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AccuracyWarning)
-        exec(code.replace("from neural_compressor", "from quantscope.neural_compressor"), names)
+        exec(changed, names)
     q_model = names["q_model"]
     assert model.SerializeToString() == before, "the original model is never changed"
     assert len(evaluated.seen) == 2, "the float model and one trial, as in Neural Compressor"
@@ -160,7 +168,7 @@ def test_the_articles_examples_run_with_the_import_line_changed(
     assert "run file: quantization.qscope" in " ".join(out.split())
     assert quantscope.open(workspace / "quantization.qscope").tensors == q_model.diagnosis.tensors
     q_model.save("saved.onnx")
-    assert evaluated(onnx.load("saved.onnx")) == q_model.tuning.chosen.accuracy
+    assert evaluated(onnx.load("saved.onnx")) == q_model.tuning.best.score.quantized
 
 
 # ---- every option
@@ -338,8 +346,15 @@ def test_the_accuracy_criterion_can_be_set_as_scripts_do() -> None:
 def test_the_goal_is_a_share_or_a_difference(
     criterion: AccuracyCriterion, baseline: float, met: float, missed: float
 ) -> None:
-    assert criterion.is_met(met, baseline)
-    assert not criterion.is_met(missed, baseline)
+    config = PostTrainingQuantConfig(accuracy_criterion=criterion, tuning_criterion=TuningCriterion(max_trials=1))
+    q_model = fit(config, eval_func=figures(baseline, met))
+    assert q_model.tuning is not None
+    assert q_model.tuning.met
+    assert (q_model.tuning.best.score.reference, q_model.tuning.best.score.quantized) == (baseline, met)
+    with pytest.warns(AccuracyWarning, match="missed in 1 trial"):
+        q_model = fit(config, eval_func=figures(baseline, missed))
+    assert q_model.tuning is not None
+    assert not q_model.tuning.met
 
 
 # ---- what a configuration comes to
@@ -635,6 +650,8 @@ def test_a_workspace_that_cannot_be_made_is_an_error_before_the_work() -> None:
 
 # ---- tuning
 
+CHANGES = ["as configured", "calibration entropy", "calibration percentile 99.999", "weights per channel"]
+
 
 def culprit(name: str) -> Any:
     """An eval_func by which a model is good if it is float, or if one op in it is."""
@@ -649,14 +666,17 @@ def culprit(name: str) -> Any:
 
 def test_tuning_finds_the_op_to_leave_in_float() -> None:
     q_model = fit(PostTrainingQuantConfig(), eval_func=culprit("/body/conv/Conv"))
-    assert q_model.tuning is not None
-    assert q_model.tuning.met
-    changes = [trial.change for trial in q_model.tuning.trials]
-    assert changes[:4] == ["as configured", "calibration entropy", "calibration percentile", changes[3]]
-    assert "in float" in changes[3]
+    found = q_model.tuning
+    assert found is not None
+    assert found.met
+    assert [t.change for t in found.trials[:3]] == CHANGES[:3]
+    assert all("in float" in t.change for t in found.trials[3:])
+    assert found.best.fallback == ("/body/conv/Conv",)
+    assert found.best.quantized_share == pytest.approx(5 / 6)
     assert op_types(q_model.model)["/body/conv/Conv"] == "Conv"
-    assert q_model.tuning.chosen.recipe == q_model.recipe
-    assert q_model.tuning.goal == pytest.approx(0.891)
+    assert found.best.recipe == q_model.recipe
+    assert found.criterion.goal(found.best.score) == pytest.approx(0.891)
+    assert math.isnan(found.best.score.low), "an eval_func says nothing of single samples"
 
 
 def test_the_best_model_is_returned_where_none_meets_the_criterion() -> None:
@@ -669,86 +689,61 @@ def test_the_best_model_is_returned_where_none_meets_the_criterion() -> None:
     assert caught[0].filename.endswith("test_neural_compressor.py")
 
 
-def test_the_worst_op_on_the_samples_comes_first() -> None:
-    """A weight with one huge channel, per tensor: what is left of the others is noise."""
+def test_the_op_that_matters_most_at_the_output_comes_first() -> None:
+    """A weight that meets nothing but zeros is so large that it ruins the rest of its tensor."""
     broken = convolutions()
-    weight = next(t for t in broken.graph.initializer if t.name == "w2")
+    weight = next(t for t in broken.graph.initializer if t.name == "w1")
     values = numpy_helper.to_array(weight).copy()
-    values[3] *= 300
-    weight.CopyFrom(numpy_helper.from_array(values, "w2"))
+    values[0, 2, 0, 0] = 400.0
+    weight.CopyFrom(numpy_helper.from_array(values, "w1"))
+    samples = images(16)
+    samples[:, 2] = 0
     types = {".*": {"weight": {"granularity": ["per_tensor"]}}}
     for quant_format in ("QDQ", "QOperator"):
         config = PostTrainingQuantConfig(quant_format=quant_format, op_type_dict=types)
-        source = Source.of(broken, Loader(images(8)), 8)
-        recipe, _ = recipe_of(config, source.backend, source.reference, source.prepared)
-        ranked = source.ranked(source.quantize(recipe), recipe)
-        assert set(ranked) == {op.name for op in source.prepared.graph.ops}
-        assert "/body/conv/Conv" in ranked[:2]
+        source = Source.of(broken, Loader(samples, 4), 8)
+        recipe, _ = recipe_of(config, source.backend, source.reference, source.quantizer.prepared)
+        ranked = source.ranked(recipe)
+        measured = quantscope.sensitivity(broken, data=samples, recipe=recipe, calibration_samples=8)
+        assert ranked[0] == measured.ops[0].op == "/stem/conv/Conv"
+        assert sorted(ranked) == sorted(op.name for op in source.quantizer.prepared.graph.ops), "those beyond it too"
         in_float = recipe.with_fallback(ranked[:1])
-        assert ranked[0] not in source.ranked(source.quantize(in_float), in_float)
+        assert ranked[0] not in source.ranked(in_float)
 
 
-def search_for(worst: int, ops: int, *, max_trials: int = 100, criterion: AccuracyCriterion | None = None) -> Search:
-    """A search in which the op at place `worst` of the ranking is the culprit; a recipe stands for its model."""
-    names = [f"op{i}" for i in range(ops)]
-
-    def evaluate(recipe: Any) -> float:
-        kept = {rule.selector for rule in recipe.rules}
-        return 1.0 if f"op{worst}" in kept else 0.5 + len(kept) / ops / 10
-
-    quantize: Any = lambda recipe: recipe  # noqa: E731
-    return Search(
-        quantize, evaluate, lambda model, recipe: names, criterion or AccuracyCriterion(),
-        TuningCriterion(max_trials=max_trials), 1.0,
-    )  # fmt: skip
+def test_samples_are_read_once_for_all_methods_of_calibration() -> None:
+    loader = Loader(images(8), 4)
+    config = PostTrainingQuantConfig(tuning_criterion=TuningCriterion(max_trials=3))
+    with pytest.warns(AccuracyWarning):
+        fit(config, calib_dataloader=loader, eval_func=figures(1.0, 0.5, 0.6, 0.4))
+    assert loader.given == 8
 
 
-@pytest.mark.parametrize(("worst", "ops"), [(0, 1), (0, 50), (1, 50), (6, 50), (27, 50), (49, 50), (300, 1000)])
-def test_as_few_of_the_ranked_ops_stay_in_float_as_will_do(worst: int, ops: int) -> None:
-    outcome, model = search_for(worst, ops).run(Recipe(), Choices())
-    stand_in: Any = model
-    assert outcome.met
-    assert outcome.chosen.recipe is stand_in
-    assert [rule.selector for rule in outcome.chosen.recipe.rules] == [f"op{i}" for i in range(worst + 1)]
-    assert len(outcome.trials) <= 2 + 2 * np.ceil(np.log2(worst + 1))
+def test_time_is_a_limit_if_it_is_not_0() -> None:
+    for timeout, trials in ((0, 3), (1e-9, 1)):
+        config = PostTrainingQuantConfig(tuning_criterion=TuningCriterion(timeout=timeout, max_trials=3))
+        with pytest.warns(AccuracyWarning, match=f"missed in {trials} trial"):
+            fit(config, eval_func=figures(1.0, 0.5, 0.6, 0.4))
 
 
-def test_a_search_without_an_end_returns_the_best_that_it_saw() -> None:
-    outcome, _ = search_for(99, 50).run(Recipe(), Choices())
-    assert not outcome.met
-    assert outcome.chosen.accuracy == max(trial.accuracy for trial in outcome.trials) == 0.6
-    outcome, _ = search_for(40, 50, max_trials=3).run(Recipe(), Choices())
-    assert [len(trial.recipe.rules) for trial in outcome.trials] == [0, 1, 2]
-    assert outcome.chosen is outcome.trials[2]
-
-
-def test_time_is_a_limit_and_one_trial_is_always_made() -> None:
-    found = search_for(5, 10)
-    found.limits = TuningCriterion(timeout=10)
-    found.began -= 20
-    outcome, _ = found.run(Recipe(), Choices())
-    assert len(outcome.trials) == 1
-
-
-def test_an_accuracy_that_is_no_number_is_the_worst() -> None:
-    figures = iter([float("nan"), 0.1, float("nan"), 0.2])
-    criterion = AccuracyCriterion(higher_is_better=False)
-    quantize: Any = lambda recipe: recipe  # noqa: E731
-    found = Search(quantize, lambda _: next(figures), lambda *_: ["a", "b", "c"], criterion, TuningCriterion(), 0.01)
-    found.limits = TuningCriterion(max_trials=4)
-    assert found.run(Recipe(), Choices())[0].chosen.accuracy == 0.1
+def test_where_less_is_better_the_least_figure_is_the_best() -> None:
+    config = PostTrainingQuantConfig(
+        accuracy_criterion=AccuracyCriterion(higher_is_better=False), tuning_criterion=TuningCriterion(max_trials=3)
+    )
+    with pytest.warns(
+        AccuracyWarning, match=r"float 1, quantized 1\.2, goal 1\.01 missed in 3 trials \(calibration ent"
+    ):
+        q_model = fit(config, eval_func=figures(1.0, 1.5, 1.2, 1.3))
+    assert q_model.recipe.calibration.method == "entropy"
 
 
 @pytest.mark.parametrize(
     ("entry", "changes"),
     [
-        ({}, ["as configured", "calibration entropy", "calibration percentile"]),
+        ({}, CHANGES[:3]),
         ({"activation": {"algorithm": ["kl"]}}, ["as configured"]),
         ({"activation": {"algorithm": "minmax"}}, ["as configured"]),
-        (
-            {"weight": {"granularity": ["per_tensor"]}},
-            ["as configured", "calibration entropy", "calibration percentile"],
-        ),
+        ({"weight": {"granularity": ["per_tensor"]}}, CHANGES[:3]),
     ],
 )
 def test_tuning_keeps_what_the_configuration_fixes(entry: Any, changes: list[str]) -> None:
@@ -762,13 +757,13 @@ def test_tuning_keeps_what_the_configuration_fixes(entry: Any, changes: list[str
 
 def test_tuning_takes_a_choice_that_is_given() -> None:
     types = {".*": {"weight": {"granularity": ["per_tensor", "per_channel"]}}}
-    config = PostTrainingQuantConfig(op_type_dict=types, tuning_criterion=TuningCriterion(max_trials=2))
+    config = PostTrainingQuantConfig(op_type_dict=types, tuning_criterion=TuningCriterion(max_trials=4))
     with pytest.warns(UserWarning, match="per_tensor is taken|missed"):
         q_model = fit(config, eval_func=lambda model: float("QLinearConv" not in op_types(model).values()))
     assert q_model.tuning is not None
-    assert [trial.change for trial in q_model.tuning.trials] == ["as configured", "weights per channel"]
+    assert [trial.change for trial in q_model.tuning.trials] == CHANGES
     assert not q_model.tuning.trials[0].recipe.per_channel
-    assert replace(q_model.tuning.trials[1].recipe, weights=Recipe().weights) == q_model.tuning.trials[1].recipe
+    assert replace(q_model.tuning.trials[0].recipe, weights=Recipe().weights) == q_model.tuning.trials[3].recipe
 
 
 # ---- metrics
@@ -816,8 +811,8 @@ def test_a_metric_on_batches_gives_what_an_eval_func_gives(metric: Any) -> None:
         eval_dataloader=Loader(samples, 7, labels), eval_metric=metric,
     )  # fmt: skip
     assert q_model.tuning is not None
-    assert q_model.tuning.baseline == pytest.approx(expected(convolutions()))
-    assert q_model.tuning.chosen.accuracy == pytest.approx(expected(q_model.model))
+    assert q_model.tuning.best.score.reference == pytest.approx(expected(convolutions()))
+    assert q_model.tuning.best.score.quantized == pytest.approx(expected(q_model.model))
 
 
 def test_the_built_in_metrics_are_what_their_names_say() -> None:

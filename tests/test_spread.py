@@ -25,6 +25,8 @@ from quantscope.runfile import RunFile
 from quantscope.tracing import shard_stop
 
 COUNT = 90
+# The last ones: all that was traced before waits for a process that is no more.
+HELD = 80
 
 
 class Slow:
@@ -112,11 +114,27 @@ def test_processes_give_the_figures_of_one(model: Path, quantized: Path) -> None
     assert figures(diagnosed(model, quantized, trace="both", workers=3, threads=1)) == alone
 
 
+class Held(Slow):
+    """Samples of which one is not given out until a worker process was killed."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.killed = threading.Event()
+
+    def __getitem__(self, i: int) -> Any:
+        if i == HELD and not self.killed.is_set():
+            deadline = time.monotonic() + 90
+            while not multiprocessing.active_children() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            multiprocessing.active_children()[0].kill()
+            self.killed.set()
+        return super().__getitem__(i)
+
+
 def test_a_worker_process_that_dies_changes_no_figure(model: Path, quantized: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run.qscope"
-    with killing(run, 16, lambda: multiprocessing.active_children()[0].pid) as killed:
-        found = diagnosed(model, quantized, data=Slow(), workers=2, run=run)
-    assert killed
+    samples = Held()
+    found = diagnosed(model, quantized, data=samples, workers=2, run=tmp_path / "run.qscope")
+    assert samples.killed.is_set()
     assert found.status == "finished"
     assert figures(found) == figures(diagnosed(model, quantized))
     assert not multiprocessing.active_children(), "no process is left behind"

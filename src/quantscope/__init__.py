@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from quantscope.diagnosis import Diagnosis, OpDiagnosis, TensorDiagnosis
     from quantscope.errors import QuantscopeError
     from quantscope.images import Preprocessing
+    from quantscope.ranking import resume_sensitivity, sensitivity
     from quantscope.recipe import Calibration, OpRule, Recipe
     from quantscope.samples import Samples
-    from quantscope.tuning import resume_tuning, sensitivity, tune
+    from quantscope.tuning import resume_tuning, tune
     from quantscope.workflows import diagnose, quantize, resume
     from quantscope.workflows import open_run as open
 
@@ -36,8 +37,9 @@ _PUBLIC = {
     "open": "workflows:open_run",
     "quantize": "workflows",
     "resume": "workflows",
+    "resume_sensitivity": "ranking",
     "resume_tuning": "tuning",
-    "sensitivity": "tuning",
+    "sensitivity": "ranking",
     "tune": "tuning",
     "verify": "advice",
 }
@@ -58,6 +60,7 @@ __all__ = [
     "open",
     "quantize",
     "resume",
+    "resume_sensitivity",
     "resume_tuning",
     "sensitivity",
     "tune",

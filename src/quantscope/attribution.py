@@ -178,7 +178,9 @@ def _alike(
         backend.open(quantized, names, trace="simulated", threads=threads) as run_simulated,
     ):
         x, s = run_reference.run(batch.inputs), run_simulated.run(batch.inputs)
-    return [part for part in parts if lie_alike(x[part.name], s[part.simulated.quantized_name])]
+    return [
+        part for part in parts if lie_alike(part.simulated.rescaled(x[part.name]), s[part.simulated.quantized_name])
+    ]
 
 
 class _Look:

@@ -18,7 +18,7 @@ Metric = Callable[[Outputs, NDArray[Any] | None, Outputs], NDArray[np.float64]]
 """Scores per sample from a model's outputs, the labels, and the reference's outputs on the same samples."""
 
 BUILT_IN = ("top1", "top5", "agreement", "cosine", "mse")
-_NEEDS_LABELS = ("top1", "top5")
+_LESS_IS_BETTER = ("mse",)
 _CONFIDENCE = 0.95
 
 
@@ -175,20 +175,27 @@ class Score:
     """One metric of both models over the same samples.
 
     `difference` is quantized minus reference, with its 95 % interval over the samples; `relative_difference` is the
-    share of the reference's value, nan where that is 0.
+    share of the reference's value, nan where that is 0. Where all that is known is one figure for each model, `samples`
+    is None and the interval is nan.
     """
 
     metric: str
-    samples: int
+    samples: int | None
     reference: float
     quantized: float
-    low: float
-    high: float
+    low: float = math.nan
+    high: float = math.nan
+    higher_is_better: bool = True
 
     @property
     def difference(self) -> float:
         """Quantized minus reference."""
         return self.quantized - self.reference
+
+    @property
+    def gain(self) -> float:
+        """How much better the quantized model is than the reference; negative where it is worse."""
+        return self.difference if self.higher_is_better else -self.difference
 
     @property
     def relative_difference(self) -> float:
@@ -207,6 +214,7 @@ def score(metric: str, reference: Sequence[float], quantized: Sequence[float]) -
         float(y.mean()) if len(y) else math.nan,
         low,
         high,
+        metric not in _LESS_IS_BETTER,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quantscope.graph import Graph, Op
 from quantscope.matching import How, Weights, family, match
 from quantscope.qparams import QParams
-from quantscope.quantized import EncodedTensor, FloatView
+from quantscope.quantized import EncodedTensor, FloatView, RescaledQParams
 
 Role = Literal["activation", "weight", "bias"]
 
@@ -40,7 +40,9 @@ class TensorPair:
     `quantized_name` is the tensor to read: integer codes if `codes`, real values else. With `qparams` it is
     quantized; without, it was left in float. `absorbed` is the type of an activation that became part of the op;
     `quantized_op` is the op's name in the quantized model, and `how` says what told that the two belong together;
-    `view_name` is the tensor's name in the float view.
+    `view_name` is the tensor's name in the float view. `factors` are those that its channels were multiplied by when
+    the model was equalized, in a form that broadcasts against the reference's tensor; `qparams` are in the reference's
+    unit all the same.
     """
 
     op: Op
@@ -53,10 +55,17 @@ class TensorPair:
     quantized_op: str = ""
     how: How = "name"
     view_name: str = ""
+    factors: NDArray[Any] | None = field(default=None, compare=False, repr=False)
 
     def real(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The real values of what was read under `quantized_name`."""
-        return self.qparams.dequantize(values) if self.codes and self.qparams is not None else values
+        """The real values, in the reference's unit, of what was read under `quantized_name`."""
+        if self.codes and self.qparams is not None:
+            return self.qparams.dequantize(values)
+        return values if self.factors is None else values / self.factors
+
+    def rescaled(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The reference's values in the quantized model's unit, which what was read there follows."""
+        return values if self.factors is None else values * self.factors
 
 
 @dataclass(frozen=True)
@@ -108,18 +117,26 @@ def pair(reference: Graph, quantized: FloatView, reference_weights: Weights, qua
                     "the quantized model keeps this tensor in blocks of channels, which cannot be read"
                 )
                 continue
+            # An optimizer renames tensors, and moves their axes: by the reference's name they lie as the factors do.
+            factors, qparams = quantized.factors.get(found.tensor), encoded.qparams
+            if factors is None and name in quantized.factors:
+                skipped[found.op.name] = f"its channels were equalized, as {name}, a name that the reference has not"
+                continue
+            if factors is not None and qparams is not None:
+                qparams = RescaledQParams.of(qparams, (factors,))
             pairs.append(
                 TensorPair(
                     found.op,
                     "activation",
                     found.tensor,
                     read,
-                    encoded.qparams,
+                    qparams,
                     codes,
                     found.absorbed,
                     op.name,
                     found.how,
                     name,
+                    factors,
                 )
             )
             covered |= {found.op.name, reference.producers[found.tensor].name}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from quantscope.graph import Graph
@@ -23,6 +25,33 @@ class EncodedTensor:
     codes: str = ""
     real: str = ""
     qparams: QParams | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RescaledQParams(QParams):
+    """Scale and zero point of a tensor whose channels were multiplied by `factors` before it was quantized.
+
+    Values are in the unit from before that: real value = (code − zero_point) · scale / factors. Each of the factors
+    broadcasts against the tensor; `stored` is what the model says of its codes.
+    """
+
+    stored: QParams
+    factors: tuple[NDArray[Any], ...]
+
+    @classmethod
+    def of(cls, qparams: QParams, factors: tuple[NDArray[Any], ...]) -> RescaledQParams:
+        """The same codes in the unit from before the tensor was multiplied by these factors."""
+        return cls(qparams.scale, qparams.zero_point, qparams.spec, qparams, factors)
+
+    @property
+    def per_tensor(self) -> bool:
+        """False: in this unit each channel has a scale of its own."""
+        return False
+
+    def aligned(self, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Scale and zero point in a form that broadcasts against a tensor of this shape."""
+        scale, zero_point = self.stored.aligned(shape)
+        return reduce(np.divide, self.factors, scale), zero_point
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +74,11 @@ class Weight:
 class FloatView:
     """A model as if nothing had been quantized: quantize and dequantize ops gone, float op types and tensor names.
 
-    `tensors` says for each tensor of `graph` where its values are observed.
+    `tensors` says for each tensor of `graph` where its values are observed. `factors` says, by the names of the float
+    model before it was equalized, what the values of a tensor have been multiplied by since, in a form that broadcasts
+    against it.
     """
 
     graph: Graph
     tensors: Mapping[str, EncodedTensor] = field(default_factory=dict)
+    factors: Mapping[str, NDArray[Any]] = field(default_factory=dict)

@@ -141,7 +141,8 @@ class Recipe:
     """Defaults, then rules, of which later ones win.
 
     `op_types` limits the defaults to these types of op; None means every type that the backend quantizes.
-    `reduce_range` uses 7 of the 8 bits of weights, for processors whose 8-bit products saturate.
+    `reduce_range` uses 7 of the 8 bits of weights, for processors whose 8-bit products saturate. `equalize` scales the
+    channels of neighbouring ops to like ranges before anything is quantized.
     """
 
     format: Format = "qdq"
@@ -151,6 +152,7 @@ class Recipe:
     rules: tuple[OpRule, ...] = ()
     calibration: Calibration = field(default_factory=Calibration)
     reduce_range: bool = False
+    equalize: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in get_args(Format):

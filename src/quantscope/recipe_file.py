@@ -107,7 +107,9 @@ def write_text(text: str, path: Path) -> None:
 
 def to_values(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as plain values in the order of a file."""
-    values: dict[str, Any] = {"format": recipe.format, "reduce_range": recipe.reduce_range}
+    values: dict[str, Any] = {
+        "format": recipe.format, "reduce_range": recipe.reduce_range, "equalize": recipe.equalize,
+    }  # fmt: skip
     if recipe.op_types is not None:
         values["op_types"] = list(recipe.op_types)
     values["activations"] = _spec_values(recipe.activations)
@@ -155,6 +157,7 @@ def from_values(values: Mapping[str, Any], source: str = _SOURCE) -> Recipe:
     top = _Table(_current(values), source, "")
     format = top.choice("format", get_args(Format), defaults.format)
     reduce_range = top.flag("reduce_range", defaults.reduce_range)
+    equalize = top.flag("equalize", defaults.equalize)
     op_types = top.names("op_types")
     calibration = top.table("calibration")
     activations = _change(top.table("activations"))
@@ -178,6 +181,7 @@ def from_values(values: Mapping[str, Any], source: str = _SOURCE) -> Recipe:
             rules=tuple(rules),
             calibration=chosen,
             reduce_range=reduce_range,
+            equalize=equalize,
         )
 
 

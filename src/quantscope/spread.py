@@ -1,4 +1,4 @@
-"""Spreads shards over processes on this machine, or over a Dask cluster; a worker that dies costs its shard's time."""
+"""Spreads work over processes on this machine, or shards over a Dask cluster; a worker that dies costs time alone."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import tempfile
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from quantscope.backends.registry import backend
 from quantscope.errors import QuantscopeError, UnsupportedError, WorkerError
@@ -30,37 +30,41 @@ _MOST_DEATHS = 3
 _CONNECT_SECONDS = 10
 
 
-def over_processes(job: Job, groups: Iterable[list[Batch]], workers: int) -> Iterator[Shard]:
-    """The shard of each group of batches, in order, traced by so many processes on this machine.
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-    A process that dies is replaced, and what it was given is done again.
+
+def over_processes(task: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """What the task makes of each item, in order, by so many processes on this machine.
+
+    A process that dies is replaced, and what it was given is done again. The task is sent to each process once.
 
     Raises:
         WorkerError: processes keep dying.
     """
-    source, waiting, deaths = iter(groups), deque[list[Batch]](), 0
+    source, waiting, deaths = iter(items), deque[Item](), 0
     while True:
-        with _pool(job, workers) as (pool, folder):
+        with _pool(task, workers) as (pool, folder):
 
-            def submitted(group: list[Batch], pool: ProcessPoolExecutor = pool, folder: Path = folder) -> Future[str]:
+            def submitted(item: Item, pool: ProcessPoolExecutor = pool, folder: Path = folder) -> Future[str]:
                 path = folder / secrets.token_hex(8)
-                path.write_bytes(pickle.dumps(group))
-                return pool.submit(_trace_own, str(path))
+                path.write_bytes(pickle.dumps(item))
+                return pool.submit(_do_own, str(path))
 
             try:
                 futures: deque[Future[str]] = deque(map(submitted, waiting))
                 while True:
-                    while len(waiting) < _AHEAD * workers and (group := next(source, None)) is not None:
-                        waiting.append(group)
-                        futures.append(submitted(group))
+                    while len(waiting) < _AHEAD * workers and (item := next(source, None)) is not None:
+                        waiting.append(item)
+                        futures.append(submitted(item))
                     if not futures:
                         return
                     path = Path(futures[0].result())
-                    shard: Shard = pickle.loads(path.read_bytes())
+                    result: Result = pickle.loads(path.read_bytes())
                     path.unlink()
                     futures.popleft()
                     waiting.popleft()
-                    yield shard
+                    yield result
             except BrokenProcessPool as error:
                 deaths += 1
                 if deaths > _MOST_DEATHS:
@@ -73,7 +77,7 @@ def over_processes(job: Job, groups: Iterable[list[Batch]], workers: int) -> Ite
 
 
 @contextmanager
-def _pool(job: Job, workers: int) -> Iterator[tuple[ProcessPoolExecutor, Path]]:
+def _pool(task: Callable[[Any], Any], workers: int) -> Iterator[tuple[ProcessPoolExecutor, Path]]:
     """Processes that begin anew: a forked one would inherit the locks of ONNX Runtime's threads.
 
     All that is large goes through files in the folder: a process that dies while it reads or writes a pipe leaves the
@@ -81,8 +85,8 @@ def _pool(job: Job, workers: int) -> Iterator[tuple[ProcessPoolExecutor, Path]]:
     """
     before = set(multiprocessing.active_children())
     with tempfile.TemporaryDirectory(prefix="quantscope-") as folder:
-        path = Path(folder) / "job"
-        path.write_bytes(pickle.dumps(job))
+        path = Path(folder) / "task"
+        path.write_bytes(pickle.dumps(task))
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (str(path),))
         try:
             yield pool, Path(folder)
@@ -94,25 +98,25 @@ def _pool(job: Job, workers: int) -> Iterator[tuple[ProcessPoolExecutor, Path]]:
             pool.shutdown(cancel_futures=True)
 
 
-_own_job: Job | None = None
+_own_task: Callable[[Any], Any] | None = None
 
 
 def _begin(path: str) -> None:
-    """In a new process: remember the job. Ctrl-C is for the process that collects."""
-    global _own_job  # noqa: PLW0603 - a worker process has one job for life
+    """In a new process: remember the task. Ctrl-C is for the process that collects."""
+    global _own_task  # noqa: PLW0603 - a worker process has one task for life
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tempfile.tempdir = str(Path(path).parent)
     # Written by the process that started this one.
-    _own_job = pickle.loads(Path(path).read_bytes())
+    _own_task = pickle.loads(Path(path).read_bytes())
 
 
-def _trace_own(path: str) -> str:
-    """Trace the batches in a file; returns the file of their shard."""
-    assert _own_job is not None
-    batches = pickle.loads(Path(path).read_bytes())
+def _do_own(path: str) -> str:
+    """Do the task on the item in a file; returns the file of the result."""
+    assert _own_task is not None
+    item = pickle.loads(Path(path).read_bytes())
     Path(path).unlink()
-    result = Path(f"{path}.shard")
-    result.write_bytes(pickle.dumps(trace(_own_job, batches)))
+    result = Path(f"{path}.result")
+    result.write_bytes(pickle.dumps(_own_task(item)))
     return str(result)
 
 

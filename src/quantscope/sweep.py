@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from os import cpu_count
 from typing import Any
 
@@ -264,7 +265,7 @@ def _shards(
     threads = max(1, cores // plan.workers) if plan.scheduler is None else 1
     job = replace(job, comparisons=tuple(c.fresh() for c in comparisons), threads=threads)
     spreading = (
-        spread.over_processes(job, groups, plan.workers)
+        spread.over_processes(partial(spread.trace, job), groups, plan.workers)
         if plan.scheduler is None
         else spread.over_cluster(job, groups, plan.scheduler)
     )

@@ -69,11 +69,13 @@ class Comparison:
     def update(self, x: NDArray[Any], y: NDArray[Any], s: NDArray[Any] | None, first: int) -> None:
         """Add a batch whose first sample has this number; `s` is the tensor of the simulated trace."""
         doubtful = self.pair.how == "structure"
-        aligned = self.alignment.aligned(x, y, self.pair.quantized_name, doubtful=doubtful)
+        like = x if self.alignment.confirmed else self.pair.rescaled(x)
+        aligned = self.alignment.aligned(like, y, self.pair.quantized_name, doubtful=doubtful)
         if aligned is None:
             return
         finite = self.statistics.error.count
-        self.statistics.update(x, aligned)
+        # Codes are counted as they are.
+        self.statistics.update(x, aligned if self.pair.codes else self.pair.real(aligned))
         if self.first_non_finite_sample is None and self.statistics.error.count - finite < x.size:
             self.first_non_finite_sample = first + _first_non_finite(x, aligned)
         if s is not None and self.simulated is not None and s.shape == x.shape:

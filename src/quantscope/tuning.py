@@ -10,24 +10,20 @@ from typing import Any
 
 from quantscope.accuracy import Accuracy
 from quantscope.backends.base import Backend, Model
-from quantscope.calibration import observe, ranges
 from quantscope.errors import DataError, RunFileError
 from quantscope.evaluation import Score
 from quantscope.fallback.search import Criterion, Search, Trial, Tuner, trial_dict, trial_from
 from quantscope.fallback.sensitivity import (
     MOST_OPS,
-    MOST_SAMPLES,
-    Sensitivities,
-    most_damaged,
-    sensitivities,
 )
 from quantscope.images import Preprocessing
 from quantscope.plan import Plan
 from quantscope.progress import Progress, Silent
+from quantscope.quantizer import Quantizer
+from quantscope.ranking import effects
 from quantscope.recipe import Recipe
 from quantscope.runfile import RunFile, graph_json, model_beside
 from quantscope.samples import Samples
-from quantscope.statistics import TensorStatistics
 from quantscope.sweep import metric_named
 from quantscope.tracing import whole_batches
 from quantscope.workflows import (
@@ -37,8 +33,8 @@ from quantscope.workflows import (
     identity,
     opened,
     outcome,
-    paired,
     same_model,
+    samples_again,
     split,
     tidied,
 )
@@ -135,13 +131,7 @@ def resume_tuning(
                 f"{run} holds no search", next_step=f"go on with it by: quantscope diagnose --resume {run}"
             )
         plan, recipe = Plan(**run_file.about("plan")), Recipe.from_dict(run_file.about("recipe"))
-        spec = run_file.about("data")
-        if data is None and spec is None:
-            raise RunFileError(
-                f"the samples of {run} were not given by a path or name",
-                next_step="resume from Python: quantscope.resume_tuning(run, data=...)",
-            )
-        source = data if data is not None else Samples.from_spec(spec)
+        source = samples_again(run, run_file.about("data"), data, "quantscope.resume_tuning(run, data=...)")
         path = same_model(run_file.about("models")["reference"], run)
         backend, float_model, bound = opened(path, source, None, None)
         return _tune(
@@ -179,79 +169,6 @@ def _criterion(max_drop: float, relative: bool, most_trials: int) -> Criterion:
     return Criterion(max_drop, relative)
 
 
-class _Trials:
-    """Quantizes and scores one recipe after the other; the model is prepared and observed once."""
-
-    def __init__(
-        self,
-        backend: Backend,
-        model: Model,
-        samples: Samples,
-        plan: Plan,
-        metric: str | Callable[..., Any] | None,
-        progress: Progress,
-    ) -> None:
-        self._backend = backend
-        self._plan = plan
-        self._progress = progress
-        self.size = batch_size_for(model, plan.batch_size)
-        self._calibration, self.evaluated = split(samples, plan)
-        self._samples = samples
-        self.model = model
-        progress.stage("prepare", None)
-        self._prepared = backend.prepare(model)
-        self._statistics: dict[str, TensorStatistics] = {}
-        self._accuracy = Accuracy(backend, model, self.batches, metric=metric, threads=plan.threads)
-
-    def batches(self) -> Any:
-        """The samples that are evaluated."""
-        window = self.evaluated
-        return whole_batches(self._samples, self.model, self.size, window.start, window.stop, self._progress)
-
-    def quantized(self, recipe: Recipe) -> Model:
-        """The model quantized with this recipe."""
-        wanted = self._backend.tensors_to_calibrate(self._prepared, recipe)
-        missing = [name for name in wanted if name not in self._statistics]
-        if missing:
-            self._progress.stage("calibrate", len(self._calibration))
-            found, _ = observe(
-                self._backend, self._prepared, recipe,
-                self._samples.batches(self.size, start=self._calibration.start, stop=self._calibration.stop),
-                threads=self._plan.threads, progress=self._progress.advance,
-            )  # fmt: skip
-            self._statistics |= found
-        return self._backend.quantize(self._prepared, recipe, ranges(self._statistics, recipe))
-
-    def evaluate(self, recipe: Recipe) -> tuple[Score, float]:
-        """The score and the share of compute ops that stay quantized."""
-        self._progress.stage("try", len(self.evaluated))
-        quantized = self.quantized(recipe)
-        score = self._accuracy.score(quantized, self._progress.advance)
-        return score, self._share(recipe)
-
-    def _share(self, recipe: Recipe) -> float:
-        """Of the ops that the quantizer knows, the share that the recipe leaves quantized."""
-        everything = self._backend.check(self._prepared, replace(recipe, rules=())).in_float
-        ops = [op.name for op in self._prepared.graph.ops if op.name not in everything]
-        kept = self._backend.check(self._prepared, recipe).in_float
-        return sum(name not in kept for name in ops) / len(ops) if ops else 0.0
-
-    def sensitivities(self, recipe: Recipe, most_ops: int) -> Sensitivities:
-        """How much each op matters at the output of the model that this recipe gives."""
-        quantized = self.quantized(recipe)
-        self._progress.stage("compare", min(len(self.evaluated), 128))
-        worst = most_damaged(
-            self._backend, self.model, quantized, self.batches(), max(1, MOST_SAMPLES // self.size),
-            threads=self._plan.threads, progress=self._progress.advance,
-        )  # fmt: skip
-        pairs = paired(self._backend, self.model, quantized, "simulated").pairs
-        weighted = frozenset(w.op for w in self._backend.weights(quantized, "simulated") if w.qparams is not None)
-        return sensitivities(
-            self._backend, self.model, quantized, pairs, worst, weighted=weighted, most_ops=most_ops,
-            threads=self._plan.threads, progress=self._progress,
-        )  # fmt: skip
-
-
 def _tune(
     run_file: RunFile,
     backend: Backend,
@@ -264,32 +181,45 @@ def _tune(
     progress: Progress,
 ) -> Search:
     with outcome(run_file):
-        trials = _Trials(backend, model, samples, plan, metric, progress)
+        size = batch_size_for(model, plan.batch_size)
+        calibration, evaluated = split(samples, plan)
+        quantizer = Quantizer(
+            backend, model, samples, calibration, batch_size=size, threads=plan.threads, progress=progress
+        )
+        accuracy = Accuracy(
+            backend, model,
+            lambda: whole_batches(samples, model, size, evaluated.start, evaluated.stop, progress),
+            metric=metric, threads=plan.threads,
+        )  # fmt: skip
         before = [trial_from(values) for values in run_file.about("trials") or ()]
         known = {repr(t.recipe.to_dict()): t for t in before}
         written: list[Trial] = []
 
+        def evaluate(recipe: Recipe) -> tuple[Score, float]:
+            progress.stage("try", len(evaluated))
+            return accuracy.score(quantizer.quantized(recipe), progress.advance), quantizer.share(recipe)
+
         def rank(recipe: Recipe) -> Sequence[str]:
             ranking: list[str] | None = run_file.about("ranking")
             if ranking is None:
-                found = trials.sensitivities(recipe, tuning["most_ops"])
-                ranking = [*(s.op for s in found.ops), *found.others]
-                run_file.write_about(ranking=ranking, sensitivities=[asdict(s) for s in found.ops])
+                found = effects(run_file, quantizer, recipe, evaluated, most_ops=tuning["most_ops"])
+                ranking = quantizer.ranking(recipe, found)
+                run_file.write_about(ranking=ranking, sensitivities=asdict(found))
             return ranking
 
         def note(trial: Trial) -> None:
             written.append(trial)
             run_file.write_about(trials=[trial_dict(t) for t in written])
 
-        criterion = Criterion(tuning["max_drop"], tuning["relative"])
         tuner = Tuner(
-            criterion, trials.evaluate, rank, tuning["most_trials"], tuning["most_seconds"], known, note
+            Criterion(tuning["max_drop"], tuning["relative"]), evaluate, rank, most_trials=tuning["most_trials"],
+            most_seconds=tuning["most_seconds"], tried=known, note=note,
         )  # fmt: skip
         search = tuner.search(recipe)
         output = run_file.about("output")
         if output:
             beside = Path(output).with_suffix(".toml")
-            backend.save(trials.quantized(search.best.recipe), Path(output))
+            backend.save(quantizer.quantized(search.best.recipe), Path(output))
             search.best.recipe.save(beside)
             search = replace(search, model=output, recipe_file=str(beside), run=str(run_file.path or ""))
         run_file.write_about(
@@ -297,35 +227,3 @@ def _tune(
             status="finished",
         )
     return search
-
-
-def sensitivity(
-    model: object,
-    *,
-    data: object,
-    labels: object = None,
-    preprocessing: Preprocessing | None = None,
-    recipe: Recipe | None = None,
-    samples: int | None = None,
-    calibration_samples: int | None = None,
-    batch_size: int | None = None,
-    most_ops: int = MOST_OPS,
-    threads: int = 0,
-    progress: Progress | None = None,
-) -> Sensitivities:
-    """Return how much each op matters at the output of the quantized model, the one that matters most first.
-
-    Args:
-        model: the float model: a path or a model object that a backend accepts.
-        data: samples: whatever `Samples.of` accepts, with `labels` and `preprocessing` as there.
-        recipe, samples, calibration_samples, batch_size, threads: as of `quantscope.diagnose`.
-        most_ops: so many ops are measured: those that err most by themselves.
-    Raises:
-        QuantscopeError: one of its subclasses, with what is accepted instead.
-    """
-    backend, float_model, bound = opened(model, data, labels, preprocessing)
-    recipe = recipe or Recipe()
-    recipe.fallback_ops(float_model.graph)
-    plan = Plan(calibration_samples, samples, batch_size, None, threads, budget_samples=0)
-    trials = _Trials(backend, float_model, bound, plan, None, progress or Silent())
-    return trials.sensitivities(recipe, most_ops)

@@ -199,14 +199,9 @@ def resume(
     """
     with RunFile.resume(Path(run)) as run_file:
         plan = Plan(**run_file.about("plan"))
-        models, spec = run_file.about("models"), run_file.about("data")
+        models = run_file.about("models")
         recipe = Recipe.from_dict(run_file.about("recipe")) if run_file.about("recipe") else None
-        if data is None and spec is None:
-            raise RunFileError(
-                f"the samples of {run} were not given by a path or name",
-                next_step="resume from Python: quantscope.resume(run, data=...)",
-            )
-        source = data if data is not None else Samples.from_spec(spec)
+        source = samples_again(run, run_file.about("data"), data, "quantscope.resume(run, data=...)")
         backend, float_model, bound = opened(same_model(models["reference"], run), source, None, None)
         given = backend.load(same_model(models["quantized"], run)) if models["quantized"] else None
         return _run(
@@ -220,6 +215,26 @@ def resume(
             metric or plan.metric,
             progress or Silent(),
         )
+
+
+def samples_again(run: str | Path, spec: Mapping[str, Any] | None, data: object, call: str) -> object:
+    """The samples to go on with: these, or those that the run was given by a path or name.
+
+    Args:
+        spec: what the run file says of its samples.
+        call: how to give them from Python, for a message.
+    Raises:
+        RunFileError: the run cannot find its samples by itself.
+    """
+    if data is not None:
+        return data
+    if spec is None:
+        raise RunFileError(
+            f"the samples of {run} were not given by a path or name",
+            accepted="runs whose --data was a folder, a file or a function",
+            next_step=f"give them from Python: {call}",
+        )
+    return Samples.from_spec(spec)
 
 
 def open_run(run: str | Path) -> Diagnosis:
@@ -352,6 +367,8 @@ def _quantized(
 ) -> Model:
     with _stage("prepare", None, progress, run_file):
         prepared = backend.prepare(model)
+        if recipe.equalize:
+            prepared = backend.equalize(prepared)
     with _stage("calibrate", len(calibration), progress, run_file):
         batches = samples.batches(size, start=calibration.start, stop=calibration.stop)
         ranges, notes = calibrate(backend, prepared, recipe, batches, threads=plan.threads, progress=progress.advance)

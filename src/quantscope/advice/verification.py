@@ -17,7 +17,6 @@ from quantscope.plan import Plan
 from quantscope.progress import Progress, Silent
 from quantscope.recipe import Recipe
 from quantscope.runfile import RunFile
-from quantscope.samples import Samples
 from quantscope.tracing import outputs_of, whole_batches
 
 _KEY = "suggestions"
@@ -67,7 +66,7 @@ def verify(
         )
     if reference is None:
         reference = workflows.same_model(facts["models"]["reference"], path)
-    samples = _samples(facts["data"], data, path)
+    samples = workflows.samples_again(path, facts["data"], data, "verify(..., data=...)")
     name, (float_scores, quantized_scores) = next(iter(before.items()))
     plan = Plan(**facts["plan"])
     if metric is None and plan.metric is None and name not in evaluation.BUILT_IN:
@@ -164,18 +163,6 @@ def _remember(path: Path, suggestion: Suggestion) -> None:
 
     with RunFile.read(path) as file:
         file.change_about(_KEY, with_this)
-
-
-def _samples(spec: dict[str, Any] | None, data: object, run: Path) -> object:
-    if data is not None:
-        return data
-    if spec is None:
-        raise RunFileError(
-            f"the samples of {run} were not given by a path or name",
-            accepted="runs whose --data was a folder, a file or a function",
-            next_step="verify from Python: verify(..., data=...)",
-        )
-    return Samples.from_spec(spec)
 
 
 def _check_same(before: Sequence[float], now: Sequence[float], run: Path) -> None:

@@ -107,6 +107,15 @@ class Backend(Protocol):
         """The float model as quantization will see it: shapes inferred, constants and batch normalization folded."""
         ...
 
+    def equalize(self, model: Model) -> Model:
+        """The same function with channels of neighbouring ops scaled to like ranges; `model` is prepared.
+
+        Its notes say where, and what was in the way elsewhere. What is made of it remembers the factors, so that it can
+        be compared with the model from before: its float view names them, and its weights, and whatever is fed into
+        it or comes out where it is cut, are in the unit from before.
+        """
+        ...
+
     def check(self, model: Model, recipe: Recipe) -> RecipeCheck:
         """What the recipe comes to; `model` is prepared.
 

@@ -69,6 +69,7 @@ def diagnose(
     recipe_file: o.RecipeFile = None,
     format: o.Format = "qdq",
     per_channel: o.PerChannel = True,
+    equalize: o.Equalize = False,
     activations: o.Activations = "uint8",
     weights: o.Weights = "int8",
     symmetric: o.Symmetric = False,
@@ -134,7 +135,7 @@ def diagnose(
         preprocessing = o.preprocessing(preset, resize, crop, size, scale, mean, std, channels, layout)
         recipe = o.recipe(
             format, per_channel, activations, weights, symmetric, calibration, percentile, fallback, fallback_type,
-            op_type, reduce_range, recipe_file, context,
+            op_type, reduce_range, equalize, recipe_file, context,
         )  # fmt: skip
         with interruptible(), ProgressBars() as progress:
             result = workflows.diagnose(

@@ -111,6 +111,12 @@ PerChannel = Annotated[
     bool,
     typer.Option("--per-channel/--per-tensor", rich_help_panel=_RECIPE, help="Weights: a scale per channel, or one."),
 ]
+Equalize = Annotated[
+    bool,
+    typer.Option(
+        "--equalize", rich_help_panel=_RECIPE, help="Scale channels of adjacent ops to like ranges first."
+    ),
+]  # fmt: skip
 Activations = Annotated[
     Literal["uint8", "int8", "uint16", "int16"],
     typer.Option("--activations", rich_help_panel=_RECIPE, help="Type of activations."),
@@ -276,6 +282,7 @@ def recipe(
     fallback_type: list[str] | None,
     op_type: list[str] | None,
     reduce_range: bool,
+    equalize: bool = False,
     file: Path | None = None,
     context: typer.Context | None = None,
 ) -> Recipe:
@@ -304,6 +311,7 @@ def recipe(
         rules=rules,
         calibration=Calibration(calibration, percentile),
         reduce_range=reduce_range,
+        equalize=equalize,
     )
 
 
@@ -314,7 +322,7 @@ def _check_alone(context: typer.Context | None) -> None:
     if context.params.get("quantized") is not None:
         raise RecipeError("both a quantized model and --recipe are given", accepted="one of them")
     names = ("format", "per_channel", "activations", "weights", "symmetric", "calibration", "percentile", "op_type",
-             "reduce_range")  # fmt: skip
+             "reduce_range", "equalize")  # fmt: skip
     given = []
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")

@@ -50,6 +50,7 @@ def quantize(
     recipe_file: o.RecipeFile = None,
     format: o.Format = "qdq",
     per_channel: o.PerChannel = True,
+    equalize: o.Equalize = False,
     activations: o.Activations = "uint8",
     weights: o.Weights = "int8",
     symmetric: o.Symmetric = False,
@@ -68,7 +69,7 @@ def quantize(
 
     recipe = o.recipe(
         format, per_channel, activations, weights, symmetric, calibration, percentile, fallback, fallback_type,
-        op_type, reduce_range, recipe_file, context,
+        op_type, reduce_range, equalize, recipe_file, context,
     )  # fmt: skip
     with ProgressBars() as progress:
         quantized = workflows.quantize(

@@ -40,7 +40,9 @@ def show(
 ) -> None:
     """Print a run again, also one that is half finished."""
     from quantscope.cli.diagnose import print_diagnosis
+    from quantscope.cli.sensitivity import print_sensitivity
     from quantscope.cli.tune import print_search
+    from quantscope.ranking import open_sensitivity
     from quantscope.report import op_details, terminal
     from quantscope.tuning import open_search
     from quantscope.workflows import open_run
@@ -50,6 +52,10 @@ def show(
     search = open_search(run)
     if search is not None:
         print_search(search, json)
+        return
+    measured = open_sensitivity(run)
+    if measured is not None:
+        print_sensitivity(measured, None if all else top, json)
         return
     diagnosis = open_run(run)
     if op is not None:

@@ -1,4 +1,4 @@
-"""quantscope tune and quantscope sensitivity."""
+"""quantscope tune."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json as encoder
 import math
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ import typer
 from quantscope.cli import options as o
 from quantscope.errors import DataError
 
-_TUNE_EPILOG = """[bold]Examples[/bold]
+_EPILOG = """[bold]Examples[/bold]
 
 Lose at most one point of top-1:
   quantscope tune resnet50.onnx --data imagenet/ --preset imagenet-torch --max-drop 0.01
@@ -26,18 +25,11 @@ Lose at most 1 % of your own metric, from your own recipe:
 Go on with a search that was interrupted:
   quantscope tune --resume model.tune.qscope
 """
-_SENSITIVITY_EPILOG = """[bold]Examples[/bold]
-
-  quantscope sensitivity model.onnx --data samples.npz
-
-  quantscope sensitivity model.onnx --data samples.npz --per-tensor --top 20
-"""
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(epilog=_TUNE_EPILOG.replace("\n  ", "\n\n  "))(tune)
-    app.command(epilog=_SENSITIVITY_EPILOG)(sensitivity)
+    """Add the command."""
+    app.command(epilog=_EPILOG.replace("\n  ", "\n\n  "))(tune)
 
 
 def tune(
@@ -74,6 +66,7 @@ def tune(
     recipe_file: o.RecipeFile = None,
     format: o.Format = "qdq",
     per_channel: o.PerChannel = True,
+    equalize: o.Equalize = False,
     activations: o.Activations = "uint8",
     weights: o.Weights = "int8",
     symmetric: o.Symmetric = False,
@@ -122,7 +115,7 @@ def tune(
         preprocessing = o.preprocessing(preset, resize, crop, size, scale, mean, std, channels, layout)
         recipe = o.recipe(
             format, per_channel, activations, weights, symmetric, calibration, percentile, fallback, fallback_type,
-            op_type, reduce_range, recipe_file, context,
+            op_type, reduce_range, equalize, recipe_file, context,
         )  # fmt: skip
         with interruptible("tune"), ProgressBars() as progress:
             found = tuning.tune(
@@ -158,68 +151,3 @@ def print_search(found: object, json: bool) -> None:
             f"look at it: quantscope diagnose MODEL --data SOURCE --recipe {shlex.quote(found.recipe_file)}",
             soft_wrap=True,
         )
-
-
-def sensitivity(
-    context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="The float model, an .onnx file.")],
-    data: o.Data = None,
-    labels: o.Labels = None,
-    samples: o.SampleCount = None,
-    calibration_samples: o.CalibrationSamples = None,
-    batch_size: o.BatchSize = None,
-    preset: o.Preset = None,
-    resize: o.Resize = None,
-    crop: o.Crop = None,
-    size: o.Size = None,
-    scale: o.Scale = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    channels: o.Channels = None,
-    layout: o.Layout = None,
-    recipe_file: o.RecipeFile = None,
-    format: o.Format = "qdq",
-    per_channel: o.PerChannel = True,
-    activations: o.Activations = "uint8",
-    weights: o.Weights = "int8",
-    symmetric: o.Symmetric = False,
-    calibration: o.CalibrationMethod = "minmax",
-    percentile: o.Percentile = 99.99,
-    fallback: o.Fallback = None,
-    fallback_type: o.FallbackType = None,
-    op_type: o.OpType = None,
-    reduce_range: o.ReduceRange = False,
-    most_ops: Annotated[int, typer.Option("--ops", metavar="N", help="Measure the N ops that err most.")] = 64,
-    threads: o.Threads = 0,
-    top: o.Top = 10,
-    all: o.All = False,
-    json: o.Json = False,
-) -> None:
-    """Rank ops by what they do to the model's output: each one alone quantized, and each one alone left in float."""
-    from quantscope import tuning
-    from quantscope.cli.diagnose import interruptible
-    from quantscope.cli.progress import ProgressBars
-    from quantscope.report.search import sensitivity_table
-    from quantscope.report.tables import strict
-    from quantscope.report.terminal import console
-
-    o.check_top(top)
-    if data is None:
-        raise DataError(
-            "no samples are given: --data is missing", accepted="quantscope sensitivity MODEL.onnx --data SOURCE"
-        )
-    preprocessing = o.preprocessing(preset, resize, crop, size, scale, mean, std, channels, layout)
-    recipe = o.recipe(
-        format, per_channel, activations, weights, symmetric, calibration, percentile, fallback, fallback_type,
-        op_type, reduce_range, recipe_file, context,
-    )  # fmt: skip
-    with interruptible("sensitivity"), ProgressBars() as progress:
-        found = tuning.sensitivity(
-            model, data=data, labels=labels, preprocessing=preprocessing, recipe=recipe, samples=samples,
-            calibration_samples=calibration_samples, batch_size=batch_size, most_ops=most_ops, threads=threads,
-            progress=progress,
-        )  # fmt: skip
-    if json:
-        sys.stdout.write(encoder.dumps(strict(asdict(found)), indent=2) + "\n")
-        return
-    console().print(sensitivity_table(found, None if all else top))

@@ -306,4 +306,6 @@ def _configuration_notes(recipe: Recipe) -> list[str]:
     notes = [f'format {recipe.format}: say PostTrainingQuantConfig(quant_format="{quant_format}")']
     if recipe.reduce_range:
         notes.append("reduce_range: say PostTrainingQuantConfig(reduce_range=True)")
+    if recipe.equalize:
+        notes.append("equalize has no equivalent in Neural Compressor")
     return notes

@@ -48,6 +48,8 @@ def to_arguments(recipe: Recipe, graph: Graph) -> tuple[dict[str, Any], tuple[st
     assignment = assign(graph, recipe)
     notes = [f"{op}: {reason}" for op, reason in assignment.unsupported.items()]
     notes += [f"{name}: a scale per block has no equivalent in TensorQuantOverrides" for name in assignment.blocks]
+    if recipe.equalize:
+        notes.append("equalize has no equivalent in ONNX Runtime")
     extra: dict[str, Any] = {
         "ActivationSymmetric": recipe.activations.symmetric,
         "WeightSymmetric": recipe.weights.symmetric,

@@ -1,8 +1,8 @@
 """Finds the recipe that keeps most ops quantized and meets the allowed drop in accuracy.
 
-First what costs nothing at run time is tried: other calibration methods, weights per channel; then 16-bit activations;
-then ops are left in float in the order of their measured effect: the list is bisected for the shortest beginning that
-meets the criterion, and those of it that turn out not to be needed are quantized again.
+First the whole recipe is moved, what costs least at run time first; the better recipe is kept. Then ops are left in
+float in the order of their effect: one, two, four, … of them, then by bisection the shortest beginning of the list that
+meets the criterion; and those of it that turn out not to be needed are quantized again.
 """
 
 from __future__ import annotations
@@ -10,40 +10,84 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from quantscope.evaluation import Score
 from quantscope.qparams import QuantSpec
 from quantscope.recipe import PER_CHANNEL, Calibration, Recipe
 
-CALIBRATIONS = (
-    Calibration("percentile", 99.999),
-    Calibration("percentile", 99.9),
-    Calibration("entropy"),
-    Calibration("mse"),
-)
 _MOSTLY_QUANTIZED = 0.9
 
 
 @dataclass(frozen=True)
+class Move:
+    """A change of the whole recipe, by its name; a recipe that it does not apply to stays as it is.
+
+    One that makes the model slower is taken if it is enough, and otherwise only where many ops would stay in float.
+    """
+
+    name: str
+    change: Callable[[Recipe], Recipe]
+    slower: bool = False
+
+
+def calibrated(calibration: Calibration) -> Move:
+    """The move to another method of calibration."""
+    percentile = f" {calibration.percentile}" if calibration.method == "percentile" else ""
+    return Move(
+        f"calibration {calibration.method}{percentile}", lambda recipe: replace(recipe, calibration=calibration)
+    )
+
+
+def _per_channel(recipe: Recipe) -> Recipe:
+    return replace(recipe, weights=replace(recipe.weights, granularity=PER_CHANNEL))
+
+
+def _sixteen_bits(recipe: Recipe) -> Recipe:
+    if recipe.format != "qdq" or recipe.activations.bits != 8:
+        return recipe
+    return replace(recipe, activations=QuantSpec.from_dtype("uint16", symmetric=recipe.activations.symmetric))
+
+
+WEIGHTS_PER_CHANNEL = Move("weights per channel", _per_channel)
+MOVES = (
+    calibrated(Calibration("percentile", 99.999)),
+    calibrated(Calibration("percentile", 99.9)),
+    calibrated(Calibration("entropy")),
+    calibrated(Calibration("mse")),
+    WEIGHTS_PER_CHANNEL,
+    Move("16-bit activations", _sixteen_bits, slower=True),
+)
+"""What is tried before ops are left in float, in the order of what it costs at run time."""
+
+
+@dataclass(frozen=True)
 class Criterion:
-    """The allowed drop of the metric: in its own unit, or as a share of the reference's value if `relative`."""
+    """How much worse the metric may get: in its own unit, or as a share of the reference's value if `relative`."""
 
     max_drop: float = 0.01
     relative: bool = False
 
     def met_by(self, score: Score) -> bool:
-        """True if the quantized model is good enough."""
-        drop = score.quantized - score.reference if score.metric == "mse" else score.reference - score.quantized
-        allowed = self.max_drop * (abs(score.reference) if self.relative else 1.0)
+        """True if the quantized model is good enough; one whose metric is no number never is."""
         # A score that is a mean of ones and zeros is not exact to the last bit.
-        return drop <= allowed + 1e-12
+        return -score.gain <= self._allowed(score) + 1e-12
+
+    def goal(self, score: Score) -> float:
+        """The value of the metric that the quantized model must reach."""
+        return score.reference + (-1 if score.higher_is_better else 1) * self._allowed(score)
+
+    def _allowed(self, score: Score) -> float:
+        return self.max_drop * (abs(score.reference) if self.relative else 1.0)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One recipe that was tried: what was changed, the accuracy, and the share of compute ops that stay quantized."""
+    """One recipe that was tried: what was changed, the accuracy, and the share of compute ops that stay quantized.
+
+    `change` names the last move, which is one of the best recipe until then, and the ops left in float.
+    """
 
     change: str
     recipe: Recipe
@@ -75,6 +119,16 @@ class Search:
     run: str = ""
 
     @property
+    def summary(self) -> str:
+        """The accuracy of both models, the goal, and the change that was best, in a line."""
+        score = self.best.score
+        return (
+            f"{score.metric}: float {score.reference:.6g}, quantized {score.quantized:.6g}, "
+            f"goal {self.criterion.goal(score):.6g} {'met' if self.met else 'missed'} in {len(self.trials)} "
+            f"{'trial' if len(self.trials) == 1 else 'trials'} ({self.best.change})"
+        )
+
+    @property
     def pareto(self) -> tuple[Trial, ...]:
         """The trials that no other one beats in both accuracy and quantized share, by falling share."""
         front = [
@@ -92,7 +146,7 @@ class Search:
 
 def _value(score: Score) -> float:
     """Higher is better; nan is worst."""
-    value = -score.quantized if score.metric == "mse" else score.quantized
+    value = score.quantized if score.higher_is_better else -score.quantized
     return -math.inf if math.isnan(value) else value
 
 
@@ -101,12 +155,14 @@ class Tuner:
     """Tries recipes, each at most once.
 
     `evaluate` quantizes with a recipe and gives the score and the quantized share; `rank` gives the ops by their effect
-    on the output under a recipe, the one that matters most first. `tried` holds trials of an earlier process.
+    on the output under a recipe, the one that matters most first. `moves` are tried before ops are left in float, each
+    on the best recipe so far. `tried` holds trials of an earlier process.
     """
 
     criterion: Criterion
     evaluate: Callable[[Recipe], tuple[Score, float]]
     rank: Callable[[Recipe], Sequence[str]]
+    moves: Sequence[Move] = MOVES
     most_trials: int = 40
     most_seconds: float = math.inf
     tried: dict[str, Trial] = field(default_factory=dict)
@@ -115,43 +171,51 @@ class Tuner:
     _began: float = field(default_factory=time.monotonic)
 
     def search(self, recipe: Recipe) -> Search:
-        """Return the search from this recipe on."""
-        best = self._try("as asked", recipe)
+        """Return the search from this recipe on; without budget for all of it, with the best trial so far."""
+        best: Trial = self._try("as configured", recipe)
+        slower: list[Trial] = []
         if self.criterion.met_by(best.score):
             return self._result(best)
-        for change, moved in _cheap_moves(recipe):
-            best = self._better(best, self._try(change, moved))
-            if self.criterion.met_by(best.score):
-                return self._result(best)
-        wide = None
-        if recipe.format == "qdq" and recipe.activations.bits == 8:
-            spec = QuantSpec.from_dtype("uint16", symmetric=recipe.activations.symmetric)
-            wide = self._try("16-bit activations", replace(best.recipe, activations=spec))
-            if wide is not None and self.criterion.met_by(wide.score):
-                return self._result(wide)
-        ranking = list(self.rank(best.recipe))
+        for move in self.moves:
+            moved = move.change(best.recipe)
+            if moved == best.recipe:
+                continue
+            trial = self._try(move.name, moved)
+            if trial is None:
+                return self._best_so_far()
+            if self.criterion.met_by(trial.score):
+                return self._result(trial)
+            if move.slower:
+                slower.append(trial)
+            elif _value(trial.score) > _value(best.score):
+                best = trial
+        if self._spent():
+            return self._best_so_far()
+        ranking = tuple(self.rank(best.recipe))
         found = self._beginning(best, ranking)
-        # Where many ops would have to stay in float, fewer may do with 16-bit activations.
-        if wide is not None and (found is None or found[1].quantized_share < _MOSTLY_QUANTIZED):
-            other = self._beginning(wide, ranking)
-            if other is not None and (found is None or other[1].quantized_share > found[1].quantized_share):
-                best, found = wide, other
+        # Where many ops would have to stay in float, fewer may do in a model that is slower.
+        for start in slower:
+            if found is None or found[1].quantized_share < _MOSTLY_QUANTIZED:
+                other = self._beginning(start, ranking)
+                if other is not None and (found is None or other[1].quantized_share > found[1].quantized_share):
+                    best, found = start, other
         if found is None:
-            worst = max(self.trials, key=lambda t: (_value(t.score), t.quantized_share))
-            return self._result(worst, tuple(ranking))
-        return self._result(self._pruned(best, ranking[: found[0]], found[1]), tuple(ranking))
-
-    def _better(self, best: Trial, trial: Trial | None) -> Trial:
-        return trial if trial is not None and _value(trial.score) > _value(best.score) else best
+            return self._best_so_far(ranking)
+        return self._result(self._pruned(best, ranking[: found[0]], found[1]), ranking)
 
     def _beginning(self, start: Trial, ranking: Sequence[str]) -> tuple[int, Trial] | None:
         """How many ops from the head of the list must stay in float, and the trial; None if not even all are enough.
 
-        By bisection: right if more ops in float never hurt.
+        Twice as many each time, then by bisection: right if more ops in float never hurt.
         """
-        low, high = 0, len(ranking)
-        found = self._with(start, ranking)
-        if found is None or not self.criterion.met_by(found.score):
+        low, high = 0, min(1, len(ranking))
+        found = self._with(start, ranking[:high])
+        while found is not None and not self.criterion.met_by(found.score):
+            if high == len(ranking):
+                return None
+            low, high = high, min(2 * high, len(ranking))
+            found = self._with(start, ranking[:high])
+        if found is None:
             return None
         while high - low > 1:
             middle = (low + high) // 2
@@ -180,7 +244,7 @@ class Tuner:
 
     def _with(self, start: Trial, ops: Sequence[str]) -> Trial | None:
         what = ops[0] if len(ops) == 1 else f"{len(ops)} ops"
-        before = f"{start.change}, " if start.recipe.activations.bits > 8 else ""
+        before = f"{start.change}, " if start is not self.trials[0] else ""
         return self._try(f"{before}{what} in float", start.recipe.with_fallback(ops)) if ops else start
 
     def _try(self, change: str, recipe: Recipe) -> Any:
@@ -188,8 +252,7 @@ class Tuner:
         key = repr(recipe.to_dict())
         known = self.tried.get(key)
         if known is None:
-            spent = time.monotonic() - self._began
-            if self.trials and (len(self.trials) >= self.most_trials or spent > self.most_seconds):
+            if self._spent():
                 return None
             began = time.monotonic()
             score, share = self.evaluate(recipe)
@@ -199,24 +262,16 @@ class Tuner:
             self.note(known)
         return known
 
+    def _spent(self) -> bool:
+        """True if there is no budget for another trial; one is always made."""
+        seconds = time.monotonic() - self._began
+        return bool(self.trials) and (len(self.trials) >= self.most_trials or seconds >= self.most_seconds)
+
+    def _best_so_far(self, ranking: tuple[str, ...] = ()) -> Search:
+        return self._result(max(self.trials, key=lambda t: (_value(t.score), t.quantized_share)), ranking)
+
     def _result(self, best: Trial, ranking: tuple[str, ...] = ()) -> Search:
         return Search(tuple(self.trials), best, self.criterion.met_by(best.score), self.criterion, ranking)
-
-
-def _cheap_moves(recipe: Recipe) -> list[tuple[str, Recipe]]:
-    """What costs nothing at run time, in order: scales per channel, other calibrations, both."""
-    channels = None
-    moves: list[tuple[str, Recipe]] = []
-    if not recipe.per_channel:
-        channels = replace(recipe, weights=replace(recipe.weights, granularity=PER_CHANNEL))
-        moves.append(("weights per channel", channels))
-    for calibration in CALIBRATIONS:
-        if calibration != recipe.calibration:
-            name = f"{calibration.method}" + (
-                f" {calibration.percentile}" if calibration.method == "percentile" else ""
-            )
-            moves.append((f"calibration {name}", replace(channels or recipe, calibration=calibration)))
-    return moves
 
 
 def as_dict(search: Search) -> Mapping[str, Any]:
@@ -236,17 +291,13 @@ def as_dict(search: Search) -> Mapping[str, Any]:
 
 def trial_dict(trial: Trial) -> dict[str, Any]:
     """A trial as plain values, from which `trial_from` makes it again."""
-    score = trial.score
     return {
         "change": trial.change,
         "recipe": trial.recipe.to_dict(),
-        "score": {
-            "metric": score.metric, "samples": score.samples, "reference": score.reference,
-            "quantized": score.quantized, "low": score.low, "high": score.high,
-        },
+        "score": asdict(trial.score),
         "quantized_share": trial.quantized_share,
         "seconds": trial.seconds,
-    }  # fmt: skip
+    }
 
 
 def trial_from(values: Mapping[str, Any]) -> Trial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from quantscope.backends.base import Model
@@ -10,8 +11,9 @@ from quantscope.errors import DataError, UnsupportedError
 from quantscope.neural_compressor import loaders
 from quantscope.neural_compressor.metric import metric_of
 from quantscope.neural_compressor.model import as_given_to_user
-from quantscope.neural_compressor.search import Evaluate
 from quantscope.neural_compressor.source import Source
+
+Evaluate = Callable[[Model], float]
 
 
 def evaluation(source: Source, eval_func: Any, loader: Any, metric: Any) -> Evaluate | None:

@@ -55,16 +55,6 @@ class AccuracyCriterion:
     def absolute(self, loss: float) -> None:
         self.criterion, self.tolerable_loss = "absolute", loss
 
-    def goal(self, baseline: float) -> float:
-        """The accuracy to reach, given the float model's."""
-        loss = self.tolerable_loss * (abs(baseline) if self.criterion == "relative" else 1)
-        return baseline - loss if self.higher_is_better else baseline + loss
-
-    def is_met(self, accuracy: float, baseline: float) -> bool:
-        """True if a model of this accuracy may be taken; an accuracy that is no number never."""
-        goal = self.goal(baseline)
-        return accuracy >= goal if self.higher_is_better else accuracy <= goal
-
 
 @dataclass
 class TuningCriterion:

@@ -16,7 +16,7 @@ from quantscope.recipe import Recipe
 
 if TYPE_CHECKING:
     from quantscope.diagnosis import Diagnosis
-    from quantscope.neural_compressor.search import Outcome
+    from quantscope.fallback.search import Search
 
 
 class QuantizedModel:
@@ -27,7 +27,7 @@ class QuantizedModel:
     """
 
     def __init__(
-        self, model: Model, recipe: Recipe, *, tuning: Outcome | None = None, diagnosis: Diagnosis | None = None
+        self, model: Model, recipe: Recipe, *, tuning: Search | None = None, diagnosis: Diagnosis | None = None
     ) -> None:
         self._model = model
         self.recipe = recipe

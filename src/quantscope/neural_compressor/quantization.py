@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from quantscope.backends.base import Model
 from quantscope.errors import DataError, UnsupportedError
+from quantscope.evaluation import Score
+from quantscope.fallback.search import WEIGHTS_PER_CHANNEL, Criterion, Move, Search, Trial, Tuner, calibrated
 from quantscope.neural_compressor import limits, loaders
-from quantscope.neural_compressor.accuracy import evaluation
+from quantscope.neural_compressor.accuracy import Evaluate, evaluation
 from quantscope.neural_compressor.config import PostTrainingQuantConfig
 from quantscope.neural_compressor.diagnosing import diagnosed, free_run, show
 from quantscope.neural_compressor.limits import CompatibilityWarning
 from quantscope.neural_compressor.model import QuantizedModel
-from quantscope.neural_compressor.search import Choices, Evaluate, Outcome, Search
 from quantscope.neural_compressor.source import Source
 from quantscope.neural_compressor.translation import recipe_of
-from quantscope.recipe import CalibrationMethod, Recipe
+from quantscope.recipe import Calibration, CalibrationMethod, Recipe
 
 logger = logging.getLogger("quantscope.neural_compressor")
 
@@ -62,19 +63,17 @@ def fit(
     idle = {"eval_metric": eval_metric, "eval_dataloader": None if conf.diagnosis else eval_dataloader}
     for name in [name for name, given in idle.items() if eval_func is not None and given is not None]:
         warnings.warn(f"{name} changes nothing here: there is an eval_func", CompatibilityWarning, stacklevel=2)
-    recipe, notes = recipe_of(conf, source.backend, source.reference, source.prepared)
+    recipe, notes = recipe_of(conf, source.backend, source.reference, source.quantizer.prepared)
     for note in notes:
         warnings.warn(note, CompatibilityWarning, stacklevel=2)
     run = free_run(conf.ni_workload_name) if conf.diagnosis else None
-    tuning: Outcome | None = None
-    if evaluate is None:
-        quantized = source.quantize(recipe)
-    else:
-        tuning, quantized = _tuned(conf, source, recipe, evaluate)
-        recipe = tuning.chosen.recipe
+    tuning = _tuned(conf, source, recipe, evaluate) if evaluate is not None else None
+    if tuning is not None:
+        recipe = tuning.best.recipe
         if not tuning.met:
             missed = f"the accuracy criterion is not met, and the best model is returned. {tuning.summary}"
             warnings.warn(missed, AccuracyWarning, stacklevel=2)
+    quantized = source.quantizer.quantized(recipe)
     for note in quantized.notes:
         logger.warning("%s", note)
     diagnosis = None
@@ -84,24 +83,39 @@ def fit(
     return QuantizedModel(quantized, recipe, tuning=tuning, diagnosis=diagnosis)
 
 
-def _tuned(conf: PostTrainingQuantConfig, source: Source, recipe: Recipe, evaluate: Evaluate) -> tuple[Outcome, Model]:
-    """What tuning finds: the configuration, then calibration methods, then the worst ops in float."""
+def _tuned(conf: PostTrainingQuantConfig, source: Source, recipe: Recipe, evaluate: Evaluate) -> Search:
+    """What tuning finds: the configuration, then what it leaves open, then ops in float."""
     baseline = evaluate(source.reference)
     logger.info("accuracy of the float model: %.6g", baseline)
-    search = Search(source.quantize, evaluate, source.ranked, conf.accuracy_criterion, conf.tuning, baseline)
-    return search.run(recipe, _open_choices(conf))
+    wanted, quantizer = conf.accuracy_criterion, source.quantizer
+
+    def evaluated(recipe: Recipe) -> tuple[Score, float]:
+        accuracy = evaluate(quantizer.quantized(recipe))
+        score = Score("accuracy", None, baseline, accuracy, higher_is_better=wanted.higher_is_better)
+        return score, quantizer.share(recipe)
+
+    def note(trial: Trial) -> None:
+        number = len(tuner.trials)
+        logger.info("trial %d: %s: accuracy %.6g, float %.6g", number, trial.change, trial.score.quantized, baseline)
+
+    tuner = Tuner(
+        Criterion(wanted.tolerable_loss, wanted.criterion == "relative"), evaluated, source.ranked,
+        _open_moves(conf, recipe), conf.tuning.max_trials, conf.tuning.timeout or math.inf, note=note,
+    )  # fmt: skip
+    return tuner.search(recipe)
 
 
-def _open_choices(conf: PostTrainingQuantConfig) -> Choices:
+def _open_moves(conf: PostTrainingQuantConfig, recipe: Recipe) -> list[Move]:
     """What tuning may change: what the entry for all op types leaves open, or gives as a list of several."""
     entry = (conf.op_type_dict or {}).get(".*", {})
     activations = entry.get("activation") or entry.get("activations") or {}
     weights = entry.get("weight") or entry.get("weights") or {}
     algorithms = _listed(activations.get("algorithm", list(_METHODS)))
-    return Choices(
-        "per_channel" in _listed(weights.get("granularity", "per_channel")),
-        tuple(_METHODS[name] for name in algorithms if name in _METHODS),
-    )
+    methods = [_METHODS[name] for name in algorithms if name in _METHODS]
+    moves = [calibrated(Calibration(method, recipe.calibration.percentile)) for method in methods]
+    if "per_channel" in _listed(weights.get("granularity", "per_channel")):
+        moves.append(WEIGHTS_PER_CHANNEL)
+    return moves
 
 
 def _listed(value: Any) -> Sequence[Any]:

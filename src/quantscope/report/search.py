@@ -77,27 +77,31 @@ def _verdict(search: Search) -> list[Text]:
 
 
 def sensitivity_table(found: Sensitivities, top: int | None) -> RenderableType:
-    """The ops by what leaving each alone in float brings at the model's output."""
+    """The ops by what each alone quantized does to the model's output."""
     rows = found.ops[:top]
+    what = "modules" if any(len(row.ops) > 1 for row in found.ops) else "ops"
     table = Table(
-        title=f"Effect on the output — {len(rows)} of {len(found.ops)} ops, "
+        title=f"Effect on the output — {len(rows)} of {len(found.ops)} {what}, "
         f"{found.damage_name} over {found.samples} samples",
         title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim",
     )  # fmt: skip
-    for column in ("place", "Op", "Type"):
-        table.add_column(column, overflow="fold")
-    for column in ("gain if in float", "95 % interval", "damage if quantized alone"):
+    table.add_column("place", no_wrap=True)
+    table.add_column("Op" if what == "ops" else "Module", overflow="fold")
+    table.add_column("Type" if what == "ops" else "holds", no_wrap=True)
+    for column in ("damage if\nquantized alone", "95 %\ninterval", "gone if\nin float alone"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         place = str(row.best_rank) if row.best_rank == row.worst_rank else f"{row.best_rank}–{row.worst_rank}"
+        known = not math.isnan(row.alone_low)
+        interval = f"{figures.number(row.alone_low, 3)} … {figures.number(row.alone_high, 3)}" if known else "–"
         table.add_row(
-            place, Text(row.op), row.op_type, figures.number(row.gain, 3),
-            f"{figures.number(row.gain_low, 3)} … {figures.number(row.gain_high, 3)}", figures.number(row.alone, 3),
+            place, Text(row.op), row.op_type, figures.number(row.alone, 3), interval, figures.number(row.gain, 3),
+            style="" if known else "dim",
         )  # fmt: skip
-    return Group(table, Text(""), *_certainty(found))
+    return Group(table, Text(""), *_certainty(found, what))
 
 
-def _certainty(found: Sensitivities) -> list[Text]:
+def _certainty(found: Sensitivities, what: str) -> list[Text]:
     """How far the order can be trusted."""
     lines = [Text(f"{found.damage_name} of the quantized model: {figures.number(found.damage, 4)}")]
     certain = 0
@@ -106,13 +110,34 @@ def _certainty(found: Sensitivities) -> list[Text]:
             break
         certain += 1
     if certain:
-        lines.append(Text(f"the first {certain if certain > 1 else 'op'} {'are' if certain > 1 else 'is'} certain"))
-    rest = [row for row in found.ops[certain:] if row.gain_low <= 0]
-    if rest:
-        first = found.ops.index(rest[0]) + 1
-        lines.append(Text(f"from place {first} on ops are interchangeable: their interval holds no gain"))
+        lines.append(Text("the first place is certain" if certain == 1 else f"the first {certain} places are certain"))
+    like = _interchangeable(found, certain)
+    if like:
+        lines.append(
+            Text(f"{what} on places {like[0]} to {like[1]} are interchangeable: any of them may be anywhere there")
+        )
+    idle = sum(1 for row in found.ops if math.isnan(row.alone_low))
+    if idle:
+        lines.append(Text(f"{idle} {what} do next to nothing alone: they were looked at on the worst sample only"))
+    if found.others:
+        lines.append(Text(f"not measured: {len(found.others)} ops that come later by estimate"))
     known = {name: value for name, value in found.agreement.items() if not math.isnan(value)}
     if known:
         shown = ", ".join(f"{name} {value:+.2f}" for name, value in known.items())
         lines.append(Text(f"rank correlation of cheaper columns with this effect, on this model: {shown}"))
     return lines
+
+
+def _interchangeable(found: Sensitivities, certain: int) -> tuple[int, int] | None:
+    """The first longest run of places, behind the certain ones, each of whose ops may stand on any of them."""
+    rows = [row for row in found.ops if not math.isnan(row.alone_low)]
+    best: tuple[int, int] | None = None
+    for first in range(certain + 1, len(rows) + 1):
+        last = first
+        while last < len(rows) and all(
+            r.best_rank <= first and r.worst_rank > last for r in rows[first - 1 : last + 1]
+        ):
+            last += 1
+        if last > first and (best is None or last - first > best[1] - best[0]):
+            best = first, last
+    return best

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from quantscope.backends.base import CutRunner, Model, Ranges, RecipeCheck, Runner, Trace
-from quantscope.backends.onnx import cut, files, float_view, sessions, sizes, weights
+from quantscope.backends.onnx import cut, files, float_view, rescaling, sessions, sizes, weights
+from quantscope.backends.onnx.equalization import equalized
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.order import sort_nodes
 from quantscope.backends.onnx.preparation import prepare
+from quantscope.backends.onnx.rescaling import Rescaling
 from quantscope.backends.onnx.simulation import Simulation, simulated
 from quantscope.backends.onnx.structure import graph_of, infer_types, name_ops
 from quantscope.errors import UnsupportedError
-from quantscope.quantized import FloatView, Weight
+from quantscope.quantized import FloatView, RescaledQParams, Weight
 from quantscope.recipe import Recipe
 
 
@@ -52,6 +55,14 @@ class _Handle:
         return prepare(self.model)
 
     @cached_property
+    def rescalings(self) -> tuple[Rescaling, ...]:
+        return rescaling.read(self.model.proto)
+
+    @cached_property
+    def factors(self) -> dict[str, NDArray[Any]]:
+        return rescaling.by_tensor(self.rescalings)
+
+    @cached_property
     def deployed(self) -> OnnxModel:
         return sessions.deployed(self.model)
 
@@ -66,7 +77,7 @@ class _Handle:
 
     def view(self, trace: Trace) -> FloatView:
         if trace not in self._views:
-            self._views[trace] = self._view(trace)
+            self._views[trace] = replace(self._view(trace), factors=self.factors)
         return self._views[trace]
 
     def _view(self, trace: Trace) -> FloatView:
@@ -78,8 +89,21 @@ class _Handle:
 
     def weights(self, trace: Trace) -> list[Weight]:
         if trace not in self._weights:
-            self._weights[trace] = list(weights.weights(self.traced(trace)))
+            self._weights[trace] = [self._before(weight) for weight in weights.weights(self.traced(trace))]
         return self._weights[trace]
+
+    def _before(self, weight: Weight) -> Weight:
+        """The weight in the unit from before its channels were equalized."""
+        factors = rescaling.of_constant(self.rescalings, weight.tensor, weight.shape)
+        if not factors:
+            return weight
+        qparams = None if weight.qparams is None else RescaledQParams.of(weight.qparams, factors)
+        return replace(weight, read=partial(_divided, weight.read, factors), qparams=qparams)
+
+
+def _divided(read: Callable[[], NDArray[Any]], factors: tuple[NDArray[Any], ...]) -> NDArray[Any]:
+    values = read()
+    return reduce(np.divide, factors, values).astype(values.dtype)
 
 
 class OnnxBackend:
@@ -120,6 +144,10 @@ class OnnxBackend:
     def prepare(self, model: Model) -> Model:
         prepared, notes = model.handle.prepared
         return self._model(prepared, model.path, notes)
+
+    def equalize(self, model: Model) -> Model:
+        changed, notes = equalized(model.handle.model)
+        return self._model(changed, model.path, (*model.notes, *notes))
 
     def check(self, model: Model, recipe: Recipe) -> RecipeCheck:
         from quantscope.backends.onnx import quantization
@@ -174,8 +202,12 @@ class OnnxBackend:
         handle: _Handle = model.handle
         names = handle.simulation.names if trace == "simulated" else {}
         activations = {name: (reference.handle.model, op) for name, (reference, op) in absorbed.items()}
-        changes = cut.Changes(activations, constants)
-        return cut.opened(handle.traced(trace), names, tensors, outputs, changes, threads=threads)
+        scaled = {
+            (op, name): reduce(np.multiply, rescaling.of_constant(handle.rescalings, name, values.shape), values)
+            for (op, name), values in constants.items()
+        }
+        changes = cut.Changes(activations, scaled)
+        return cut.opened(handle.traced(trace), names, tensors, outputs, changes, handle.factors, threads=threads)
 
 
 BACKEND = OnnxBackend()

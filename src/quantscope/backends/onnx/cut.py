@@ -22,6 +22,7 @@ from quantscope.backends.onnx.constants import Constants
 from quantscope.backends.onnx.external import content
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.float_view import CODES_SUFFIX, OP_SUFFIX, computed_names, float_view
+from quantscope.backends.onnx.order import read_by
 from quantscope.backends.onnx.simulation import FreshNames, know_domain, quantization_domain
 from quantscope.errors import DataError, UnsupportedError
 from quantscope.qparams import QParams
@@ -42,12 +43,17 @@ class Runner:
     """Runs a cut model under the names of its float view."""
 
     def __init__(
-        self, runner: sessions.SessionRunner, feeds: Mapping[str, onnx.ValueInfoProto], results: Mapping[str, str]
+        self,
+        runner: sessions.SessionRunner,
+        feeds: Mapping[str, onnx.ValueInfoProto],
+        results: Mapping[str, str],
+        factors: Mapping[str, NDArray[Any]],
     ) -> None:
         self.inputs = tuple(feeds)
         self._runner = runner
         self._feeds = feeds
         self._results = results
+        self._factors = factors
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """What was computed at the cuts by name, for one batch.
@@ -58,9 +64,16 @@ class Runner:
         missing = [name for name in self._feeds if name not in inputs]
         if missing:
             raise DataError(f"tensors to feed are missing: {', '.join(missing)}", accepted=", ".join(self.inputs))
-        fed = {value.name: _cast(inputs[name], value) for name, value in self._feeds.items()}
+        fed = {value.name: _cast(self._times(name, inputs[name], 1), value) for name, value in self._feeds.items()}
         computed = self._runner.run(fed)
-        return {name: computed[result] for name, result in self._results.items()}
+        return {name: self._times(name, computed[result], -1) for name, result in self._results.items()}
+
+    def _times(self, name: str, values: NDArray[Any], power: int) -> NDArray[Any]:
+        """The values in the unit of the cut model, or back in that from before it was equalized."""
+        factors = self._factors.get(name)
+        if factors is None:
+            return values
+        return np.asarray(values * factors if power > 0 else values / factors)
 
 
 def _cast(array: NDArray[Any], value: onnx.ValueInfoProto) -> NDArray[Any]:
@@ -77,6 +90,7 @@ def opened(
     tensors: Sequence[str],
     outputs: Sequence[str],
     changes: Changes,
+    factors: Mapping[str, NDArray[Any]],
     *,
     threads: int,
 ) -> Iterator[Runner]:
@@ -88,6 +102,7 @@ def opened(
         tensors: names in that view.
         outputs: those to compute.
         changes: other activations and constants.
+        factors: what tensors in that view are multiplied by, beside what goes in and comes out here.
         threads: 0 means all cores.
     """
     cut = _Cut(model, names, tensors)
@@ -98,7 +113,7 @@ def opened(
             cut.apply_activation(name, *changes.absorbed[name])
     proto, feeds, results = cut.finished(outputs)
     with sessions.opened(OnnxModel(proto, model.folder), (), optimize=False, threads=threads) as runner:
-        yield Runner(runner, feeds, results)
+        yield Runner(runner, feeds, results, factors)
 
 
 class _Cut:
@@ -296,18 +311,8 @@ def _needed(
         index = producers.get(name)
         if index is not None and index not in kept:
             kept.add(index)
-            waiting += _reads(nodes[index])
+            waiting += read_by(nodes[index])
     return sorted(kept), needed
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """What a node reads, and what is read inside its graphs, names of their own among it."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            yield from (value.name for value in graph.output)
-            for inner in graph.node:
-                yield from _reads(inner)
 
 
 def _activation(reference: OnnxModel, op: str, opset: int) -> tuple[onnx.ModelProto, str, str]:
@@ -318,7 +323,7 @@ def _activation(reference: OnnxModel, op: str, opset: int) -> tuple[onnx.ModelPr
         raise UnsupportedError(f"the reference has no op {op!r}")
     constant = {"", *(t.name for t in graph.initializer)}
     for other in graph.node:
-        if all(name in constant for name in _reads(other)):
+        if all(name in constant for name in read_by(other)):
             constant.update(other.output)
     data = list(dict.fromkeys(name for name in node.input if name not in constant))
     if len(data) != 1:

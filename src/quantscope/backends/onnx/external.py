@@ -97,6 +97,17 @@ def _read(path: str, offset: int, target: memoryview) -> None:
         os.close(descriptor)
 
 
+def put(tensor: TensorProto, values: NDArray[Any], folder: object) -> None:
+    """Replace the values of a tensor, where they lie, by others of its shape and type."""
+    where = place(tensor)
+    if where is None:
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        return
+    with open(os.path.join(str(folder), where.location), "r+b") as file:
+        file.seek(where.offset)
+        file.write(np.ascontiguousarray(values).data)
+
+
 def with_weights(proto: ModelProto, folder: object) -> ModelProto:
     """A copy of the message that holds all its weights itself, be they more than protobuf can write."""
     copy = ModelProto()

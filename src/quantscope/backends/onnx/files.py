@@ -169,10 +169,18 @@ def settled(model: OnnxModel) -> OnnxModel:
     return OnnxModel(model.with_weights(), None, model.data_beside)
 
 
-def _outside(proto: onnx.ModelProto, *, data_beside: bool = False) -> OnnxModel:
+def own(model: OnnxModel) -> OnnxModel:
+    """The same model with a message and weights of its own, in memory or in a temporary folder, to be changed."""
+    if not model.external:
+        return model.copy()
+    model.check_unchanged()
+    return _outside(model.proto, model.folder, data_beside=model.data_beside)
+
+
+def _outside(proto: onnx.ModelProto, source: WeightFolder | None = None, *, data_beside: bool = False) -> OnnxModel:
     folder = TemporaryFolder()
     try:
-        light = external.moved(proto, None, folder.path / "weights", "weights")
+        light = external.moved(proto, source, folder.path / "weights", "weights")
     except OSError as error:
         raise folder.no_room(error.strerror or str(error)) from error
     return OnnxModel(light, folder, data_beside)

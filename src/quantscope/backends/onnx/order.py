@@ -16,7 +16,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     """
     nodes = list(graph.node)
     producers = {name: position for position, node in enumerate(nodes) for name in node.output if name}
-    needs = [{producers[name] for name in _read(node) if name in producers} - {i} for i, node in enumerate(nodes)]
+    needs = [{producers[name] for name in read_by(node) if name in producers} - {i} for i, node in enumerate(nodes)]
     if all(position < i for i, before in enumerate(needs) for position in before):
         return
     order: list[int] = []
@@ -45,10 +45,16 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     graph.node.extend(copies)
 
 
-def _read(node: onnx.NodeProto) -> Iterator[str]:
-    """The tensors that a node reads, those that its inner graphs take from outside included."""
+def read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """What a node reads, and what is read inside its graphs, names of their own among it."""
     yield from node.input
+    yield from read_inside(node)
+
+
+def read_inside(node: onnx.NodeProto) -> Iterator[str]:
+    """What is read inside the graphs of a node, names of their own among it."""
     for attribute in node.attribute:
-        for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
-            for child in inner.node:
-                yield from _read(child)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from read_by(inner)
