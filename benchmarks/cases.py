@@ -46,17 +46,23 @@ def photos(name: str, **settings: Any) -> Case:
 
 def text_lines(models: Path, folder: Path | None, count: int) -> Arrays:
     """Rendered text lines as PP-OCR takes them."""
+    return text_lines_with_truth(count)[0]
+
+
+def text_lines_with_truth(count: int) -> tuple[Arrays, list[str]]:
+    """Rendered text lines as PP-OCR takes them, and what is written on them."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(30)
     rng = np.random.default_rng(0)
     letters = "abcdefghijklmnopqrstuvwxyz 0123456789"
-    lines = []
+    lines, texts = [], []
     for _ in range(count):
         image = Image.new("RGB", (320, 48), "white")
-        ImageDraw.Draw(image).text((8, 6), "".join(rng.choice(list(letters), 18)), "black", font)
+        texts.append("".join(rng.choice(list(letters), 18)))
+        ImageDraw.Draw(image).text((8, 6), texts[-1], "black", font)
         lines.append((np.asarray(image, np.float32)[..., ::-1] / 127.5 - 1).transpose(2, 0, 1))
-    return {"x": np.stack(lines)}
+    return {"x": np.stack(lines)}, [text.strip() for text in texts]
 
 
 def sentences(models: Path, folder: Path | None, count: int) -> Arrays:

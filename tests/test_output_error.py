@@ -89,6 +89,12 @@ def test_without_a_budget_a_tensor_inherits_what_its_worst_input_has() -> None:
     assert shares(chain, row("a", 0.1), row("b", 0.4)) == pytest.approx({"a": 0.25, "b": 0.75})
 
 
+def test_the_rounding_of_the_models_input_counts_for_the_op_that_reads_it() -> None:
+    chain = graph({"a": ("Conv", ["x"]), "b": ("Conv", ["a"])}, ["b"])
+    rows = (row("a", 0.1, inherited=0.8, weight=0.2), row("b", 0.4, inherited=0.5, rounding=0.5))
+    assert shares(chain, *rows) == {"a": 0.5, "b": 0.5}
+
+
 def test_a_broken_tensor_takes_all_that_is_inherited_behind_it() -> None:
     model = graph({"a": ("Conv", ["x"]), "b": ("Conv", ["x"]), "c": ("Add", ["a", "b"])}, ["c"])
     broken = TensorSummary(COUNT, 7, 0, -1, 1, 0, 1, 1)
@@ -110,7 +116,7 @@ def test_shares_of_activations_are_parts_of_one_whole(ops: list[tuple[float, flo
     ]
     found = shares(model, *rows)
     assert all(0 <= value <= 1 + 1e-9 for value in found.values())
-    assert sum(found.values()) <= 1 + 1e-9
+    assert sum(found.values()) == pytest.approx(1)
 
 
 def test_the_op_that_ruins_a_model_leads_both_tables(tmp_path: Path) -> None:

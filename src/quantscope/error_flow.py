@@ -54,17 +54,22 @@ def arriving(graph: Graph, errors: Mapping[str, TensorError]) -> dict[str, float
 
 
 def inherited(graph: Graph, name: str, errors: Mapping[str, TensorError]) -> float:
-    """Return which part of a tensor's error its inputs brought, 0 to 1."""
+    """Return which part of a tensor's error the tensors before it brought, 0 to 1.
+
+    The rounding of a model's input arises in the op that reads it: there is none before it to blame.
+    """
     error = errors[name]
+    before = [errors[n].over_signal for n in graph.nearest_before(name, errors)]
+    if not before:
+        return 0.0
     if error.inherited is not None:
         return error.inherited
-    before = max((errors[n].over_signal for n in graph.nearest_before(name, errors)), default=0.0)
-    if math.isinf(before):
+    if math.isinf(max(before)):
         return 1.0
-    return min(before / error.over_signal, 1.0) if error.over_signal > 0 else 0.0
+    return min(max(before) / error.over_signal, 1.0) if error.over_signal > 0 else 0.0
 
 
 def arising(graph: Graph, errors: Mapping[str, TensorError]) -> dict[str, float]:
-    """Return for each tensor the share of the outputs' error that arises in the op that writes it; at most 1 in all."""
+    """Return for each tensor the share of the outputs' error that arises in the op that writes it; 1 in all."""
     shares = arriving(graph, errors)
     return {name: shares.get(name, 0.0) * (1 - inherited(graph, name, errors)) for name in errors}

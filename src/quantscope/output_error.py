@@ -15,8 +15,8 @@ def with_output_error(graph: Graph, rows: Sequence[TensorDiagnosis]) -> tuple[Te
     """The rows with their `output_error_share`: the part of the error at the model's outputs that arises there.
 
     A tensor without an error budget inherits what its worst input has. A weight's share is what its rounding adds to
-    its op's output. The shares of the activations sum to at most 1: what the rounding of the model's inputs causes
-    belongs to no op.
+    its op's output. The shares of the activations sum to 1: the rounding of the model's inputs counts for the ops that
+    read them.
 
     It is an estimate: it follows the power of the error, as if an op passed all of its inputs' errors on alike.
     """

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from quantscope.graph import Graph, Op
@@ -103,6 +104,8 @@ def pair(reference: Graph, quantized: FloatView, reference_weights: Weights, qua
     matching = match(reference, quantized.graph, reference_weights, quantized_weights)
     static = _static_tensors(reference)
     skipped = {op.name: NOT_COMPUTE + reason for op in reference.ops if (reason := _not_compute(reference, op, static))}
+    # Whether the model that was equalized names its tensors as the reference does.
+    alike = all(name in reference.producers for name in quantized.factors)
     pairs: list[TensorPair] = []
     covered: set[str] = set()
     for op in quantized.graph.ops:
@@ -119,8 +122,10 @@ def pair(reference: Graph, quantized: FloatView, reference_weights: Weights, qua
                 continue
             # An optimizer renames tensors, and moves their axes: by the reference's name they lie as the factors do.
             factors, qparams = quantized.factors.get(found.tensor), encoded.qparams
-            if factors is None and name in quantized.factors:
-                skipped[found.op.name] = f"its channels were equalized, as {name}, a name that the reference has not"
+            if not _factors_are_known(reference, quantized, found.tensor, name, alike):
+                skipped[found.op.name] = (
+                    "its channels may be equalized, and the reference names tensors otherwise than the model that was"
+                )
                 continue
             if factors is not None and qparams is not None:
                 qparams = RescaledQParams.of(qparams, (factors,))
@@ -156,6 +161,25 @@ def pair(reference: Graph, quantized: FloatView, reference_weights: Weights, qua
         else:
             skipped[op.name] = f"no single {op.op_type} of the quantized model, as it runs, takes its place"
     return Pairing(tuple(pairs), skipped, len(compute))
+
+
+def _factors_are_known(reference: Graph, quantized: FloatView, tensor: str, name: str, alike: bool) -> bool:
+    """True if a pair has the factors that stand under the reference's name, or none if none do.
+
+    Where the two models do not name tensors alike, nothing is known of those that an optimizer renamed.
+    """
+    factors, own = quantized.factors.get(tensor), quantized.factors.get(name)
+    if factors is None:
+        plain = tensor == name or any(tensor == output.name for output in reference.outputs)
+        return own is None and (plain or alike)
+    shape = reference.tensor(tensor).shape
+    if shape is not None:
+        channels = shape[-factors.ndim] if len(shape) >= factors.ndim else 0
+        if isinstance(channels, int) and channels != len(factors):
+            return False
+    if own is None:
+        return alike and tensor not in quantized.tensors
+    return np.array_equal(own.reshape(-1), factors.reshape(-1))
 
 
 def _not_compute(graph: Graph, op: Op, static: set[str]) -> str:

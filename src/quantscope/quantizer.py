@@ -54,6 +54,11 @@ class Quantizer:
     def _equalized(self) -> Model:
         return self._backend.equalize(self.prepared)
 
+    @property
+    def can_equalize(self) -> bool:
+        """True if the model has tensors whose channels can be scaled."""
+        return self._equalized.handle is not self.prepared.handle
+
     def quantized(self, recipe: Recipe) -> Model:
         """The model quantized by this recipe, with notes on what was odd."""
         prepared = self._equalized if recipe.equalize else self.prepared

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ def open_sensitivity(run: str | Path) -> Sensitivities | None:
         if found is None:
             return None
         rows = tuple(Sensitivity(**{**row, "ops": tuple(row["ops"])}) for row in found["ops"])
-        return Sensitivities(**{**found, "ops": rows, "others": tuple(found["others"])})
+        return Sensitivities(**{**found, "ops": rows, "others": tuple(found["others"]), "run": str(run)})
 
 
 def _measured(
@@ -153,6 +153,7 @@ def _measured(
             run_file, quantizer, Recipe.from_dict(run_file.about("recipe")), evaluated,
             most_ops=asked["most_ops"], by=asked["by"], metric=metric, workers=plan.workers,
         )  # fmt: skip
+        found = replace(found, run=str(run_file.path or ""))
         run_file.write_about(sensitivities=asdict(found), status="finished")
     return found
 

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from quantscope.accuracy import Accuracy
 from quantscope.backends.base import Backend, Model
 from quantscope.errors import DataError, RunFileError
 from quantscope.evaluation import Score
-from quantscope.fallback.search import Criterion, Search, Trial, Tuner, trial_dict, trial_from
+from quantscope.fallback.search import MOVES, Criterion, Kind, Move, Search, Trial, Tuner, trial_dict, trial_from
 from quantscope.fallback.sensitivity import (
     MOST_OPS,
 )
@@ -56,6 +56,7 @@ def tune(
     most_trials: int = 40,
     most_seconds: float = math.inf,
     most_ops: int = MOST_OPS,
+    moves: Sequence[str] = get_args(Kind),
     run: str | Path | None = None,
     number_run: bool = False,
     output: str | Path | None = None,
@@ -74,6 +75,8 @@ def tune(
         samples, calibration_samples, batch_size, metric, threads: as of `quantscope.diagnose`.
         most_trials, most_seconds: when to stop with the best recipe so far.
         most_ops: how many ops are measured for their effect on the output.
+        moves: what may change in the recipe before ops are left in float: "calibration", "per-channel", "equalization",
+            "16-bit".
         run: the run file that remembers the trials; nothing is written if None.
         number_run: if the run file exists, add a number to its name.
         output: where to write the best model; beside the run file if None.
@@ -82,6 +85,9 @@ def tune(
     """
     progress = progress or Silent()
     criterion = _criterion(max_drop, relative, most_trials)
+    unknown = [move for move in moves if move not in get_args(Kind)]
+    if unknown:
+        raise DataError(f"unknown move {unknown[0]!r}", accepted=", ".join(get_args(Kind)))
     metric_named(metric)
     backend, float_model, bound = opened(model, data, labels, preprocessing)
     recipe = recipe or Recipe()
@@ -94,6 +100,7 @@ def tune(
     if output is not None:
         check_writable(backend, Path(output), float_model)
     tuning = {**asdict(criterion), "most_trials": most_trials, "most_seconds": most_seconds, "most_ops": most_ops}
+    tuning["moves"] = list(moves)
     run_file = RunFile.create(
         Path(run) if run is not None else None,
         numbered=number_run,
@@ -211,9 +218,16 @@ def _tune(
             written.append(trial)
             run_file.write_about(trials=[trial_dict(t) for t in written])
 
+        def applied(move: Move) -> Move:
+            if move.kind != "equalization":
+                return move
+            # Not asked before it matters: to know it is to equalize the model.
+            return replace(move, change=lambda recipe: move.change(recipe) if quantizer.can_equalize else recipe)
+
         tuner = Tuner(
-            Criterion(tuning["max_drop"], tuning["relative"]), evaluate, rank, most_trials=tuning["most_trials"],
-            most_seconds=tuning["most_seconds"], tried=known, note=note,
+            Criterion(tuning["max_drop"], tuning["relative"]), evaluate, rank,
+            moves=[applied(move) for move in MOVES if move.kind in tuning["moves"]],
+            most_trials=tuning["most_trials"], most_seconds=tuning["most_seconds"], tried=known, note=note,
         )  # fmt: skip
         search = tuner.search(recipe)
         output = run_file.about("output")

@@ -140,4 +140,7 @@ def print_sensitivity(found: object, top: int | None, json: bool) -> None:
     if json:
         sys.stdout.write(encoder.dumps(strict(asdict(found)), indent=2) + "\n")
         return
-    console().print(sensitivity_table(found, top))
+    out = console()
+    out.print(sensitivity_table(found, top))
+    if found.run:
+        out.print(f"run file: {found.run}", soft_wrap=True, markup=False)

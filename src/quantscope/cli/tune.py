@@ -22,6 +22,9 @@ Lose at most one point of top-1:
 Lose at most 1 % of your own metric, from your own recipe:
   quantscope tune model.onnx --data my.loader:batches --metric my.scores:f1 --relative --recipe recipe.toml
 
+Keep one scale per weight tensor and 8 bits, whatever it costs:
+  quantscope tune model.onnx --data samples.npz --per-tensor --moves calibration,equalization
+
 Go on with a search that was interrupted:
   quantscope tune --resume model.tune.qscope
 """
@@ -49,6 +52,15 @@ def tune(
     minutes: Annotated[
         float, typer.Option("--minutes", rich_help_panel="Search", help="Begin no trial after so many minutes.")
     ] = math.inf,
+    moves: Annotated[
+        str,
+        typer.Option(
+            "--moves",
+            metavar="LIST",
+            rich_help_panel="Search",
+            help="What may change before ops are left in float, separated by commas; '' for nothing.",
+        ),
+    ] = "calibration,per-channel,equalization,16-bit",
     labels: o.Labels = None,
     samples: o.SampleCount = None,
     calibration_samples: o.CalibrationSamples = None,
@@ -122,6 +134,7 @@ def tune(
                 model, data=data, max_drop=max_drop, relative=relative, labels=labels, preprocessing=preprocessing,
                 recipe=recipe, samples=samples, calibration_samples=calibration_samples, batch_size=batch_size,
                 metric=metric, most_trials=most_trials, most_seconds=minutes * 60,
+                moves=[move.strip() for move in moves.split(",") if move.strip()],
                 run=run or Path(f"{model.stem}.tune.qscope"), number_run=run is None, output=output, threads=threads,
                 progress=progress,
             )  # fmt: skip

@@ -11,22 +11,25 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from quantscope.evaluation import Score
 from quantscope.qparams import QuantSpec
 from quantscope.recipe import PER_CHANNEL, Calibration, Recipe
+
+Kind = Literal["calibration", "per-channel", "equalization", "16-bit"]
 
 _MOSTLY_QUANTIZED = 0.9
 
 
 @dataclass(frozen=True)
 class Move:
-    """A change of the whole recipe, by its name; a recipe that it does not apply to stays as it is.
+    """A change of the whole recipe, by its kind and name; a recipe that it does not apply to stays as it is.
 
     One that makes the model slower is taken if it is enough, and otherwise only where many ops would stay in float.
     """
 
+    kind: Kind
     name: str
     change: Callable[[Recipe], Recipe]
     slower: bool = False
@@ -36,7 +39,9 @@ def calibrated(calibration: Calibration) -> Move:
     """The move to another method of calibration."""
     percentile = f" {calibration.percentile}" if calibration.method == "percentile" else ""
     return Move(
-        f"calibration {calibration.method}{percentile}", lambda recipe: replace(recipe, calibration=calibration)
+        "calibration",
+        f"calibration {calibration.method}{percentile}",
+        lambda recipe: replace(recipe, calibration=calibration),
     )
 
 
@@ -50,14 +55,15 @@ def _sixteen_bits(recipe: Recipe) -> Recipe:
     return replace(recipe, activations=QuantSpec.from_dtype("uint16", symmetric=recipe.activations.symmetric))
 
 
-WEIGHTS_PER_CHANNEL = Move("weights per channel", _per_channel)
+WEIGHTS_PER_CHANNEL = Move("per-channel", "weights per channel", _per_channel)
 MOVES = (
     calibrated(Calibration("percentile", 99.999)),
     calibrated(Calibration("percentile", 99.9)),
     calibrated(Calibration("entropy")),
     calibrated(Calibration("mse")),
     WEIGHTS_PER_CHANNEL,
-    Move("16-bit activations", _sixteen_bits, slower=True),
+    Move("equalization", "channels equalized", lambda recipe: replace(recipe, equalize=True)),
+    Move("16-bit", "16-bit activations", _sixteen_bits, slower=True),
 )
 """What is tried before ops are left in float, in the order of what it costs at run time."""
 

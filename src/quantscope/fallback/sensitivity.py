@@ -58,7 +58,7 @@ class Sensitivities:
     `others` are the quantized ops that were not measured: those that would come after the number that was asked for,
     and those whose isolated error is above 60 dB. `agreement` is Spearman's rank correlation of columns that cost less
     (output error, isolated error, cumulative error, mse) with the damage alone, on this model: 1 if the column alone
-    gives the order, 0 if it says nothing; nan below three ops.
+    gives the order, 0 if it says nothing; nan below three ops. `run` is the run file, "" if none was written.
     """
 
     ops: tuple[Sensitivity, ...]
@@ -67,6 +67,7 @@ class Sensitivities:
     samples: int
     others: tuple[str, ...] = ()
     agreement: Mapping[str, float] = field(default_factory=dict)
+    run: str = ""
 
     @property
     def ranking(self) -> tuple[str, ...]:

@@ -44,7 +44,16 @@ def search_table(search: Search) -> RenderableType:
         f"{figures.metric_value(t.score.metric, t.score.quantized)} with {t.quantized_share:.0%} quantized"
         for t in search.pareto
     )
-    return Group(table, Text(""), *_verdict(search), Text(f"accuracy against quantized ops, the best trials: {front}"))
+    count = len(search.trials)
+    over = f" of {search.best.score.samples} samples" if search.best.score.samples is not None else ""
+    evaluations = Text(f"{count} full {'evaluation' if count == 1 else 'evaluations'}{over}")
+    return Group(
+        table,
+        Text(""),
+        *_verdict(search),
+        evaluations,
+        Text(f"accuracy against quantized ops, the best trials: {front}"),
+    )
 
 
 def _change(trial: Trial) -> str:
@@ -63,6 +72,11 @@ def _verdict(search: Search) -> list[Text]:
             Text(f"the allowed drop of {allowed} is met only with {share} of the ops quantized", style="bold yellow"),
             Text("fallback hardly saves this model: look for another recipe, or allow a larger drop"),
         ]
+    if search.met and best is search.trials[0]:
+        text = (
+            f"nothing to fix: the model as configured meets the allowed drop of {allowed}, no op needs to stay in float"
+        )
+        return [Text(text, style="bold green")]
     if search.met:
         lines = [Text(f"found: {best.change} meets the allowed drop of {allowed}", style="bold green")]
         if len(best.fallback) > _SHOWN_OPS:

@@ -147,6 +147,8 @@ class OnnxBackend:
 
     def equalize(self, model: Model) -> Model:
         changed, notes = equalized(model.handle.model)
+        if changed is model.handle.model:
+            return replace(model, notes=(*model.notes, *notes))
         return self._model(changed, model.path, (*model.notes, *notes))
 
     def check(self, model: Model, recipe: Recipe) -> RecipeCheck:
