@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 import quantscope
 from producers.ort import Reader
 from quantscope import Preprocessing, Recipe
+from quantscope.diagnosis import ordered
 from quantscope.images import PRESETS
 from quantscope.qparams import QuantSpec
 from quantscope.samples import Samples
@@ -84,6 +85,36 @@ def test_the_culprit_of_ppocrv4_rec_is_named() -> None:
     weight = next(t for t in diagnosis.weights if t.op == "p2o.Conv.28")
     assert weight.sqnr_db == pytest.approx(10.8, abs=0.1), "its weight is the reason"
     assert all(t.sqnr_db > 5 for t in diagnosis.weights), "the gain of a layer normalization is not taken for its bias"
+    assert diagnosis.activations[0].op == diagnosis.weights[0].op == "p2o.Conv.28", "both tables begin with it"
+    by_mse = [row.op for row in ordered(diagnosis.activations, "mse")]
+    assert by_mse.index("p2o.Conv.28") > 20, "by mse it is nowhere near"
+
+
+def test_the_culprit_of_ppocrv4_rec_does_most_to_the_output() -> None:
+    found = quantscope.sensitivity(
+        registry_model("ppocrv4_rec"), data=text_lines(20), calibration_samples=4, most_ops=8,
+        recipe=Recipe(weights=QuantSpec(8)),
+    )  # fmt: skip
+    first = found.ops[0]
+    assert (first.op, first.best_rank, first.worst_rank) == ("p2o.Conv.28", 1, 1)
+    assert first.alone > 2 * found.ops[1].alone
+    assert first.gain > 0.1 * found.damage
+    assert len(found.ops) == 8
+
+
+@pytest.mark.parametrize("moves", [("per-channel",), ()])
+def test_what_broke_ppocrv4_rec_is_found_by_the_search(moves: tuple[str, ...]) -> None:
+    found = quantscope.tune(
+        registry_model("ppocrv4_rec"), data=text_lines(20), calibration_samples=4, max_drop=0.2, metric="cosine",
+        most_ops=8, most_trials=12, moves=moves, recipe=Recipe(weights=QuantSpec(8)),
+    )  # fmt: skip
+    assert found.met
+    if moves:
+        assert [t.change for t in found.trials] == ["as configured", "weights per channel"]
+    else:
+        assert found.ranking[0] == "p2o.Conv.28"
+        assert "p2o.Conv.28" in found.best.fallback
+        assert found.best.quantized_share > 0.9
 
 
 def test_magika_per_channel_which_the_rival_refuses(magika: Path, files: Samples, tmp_path: Path) -> None:
