@@ -19,7 +19,7 @@ from quantscope.errors import OutputError, UnsupportedError
 from quantscope.pairing import Role
 from quantscope.statistics.budget import PARTS
 
-_NESTED = ("reference", "quantized", "budget", "histogram", "channels")
+NESTED = ("reference", "quantized", "budget", "histogram", "channels")
 
 
 def row(tensor: TensorDiagnosis) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def row(tensor: TensorDiagnosis) -> dict[str, Any]:
 
     The parts of the error budget, budget_inherited and so on, are shares of the mean squared error.
     """
-    values = {f.name: getattr(tensor, f.name) for f in fields(tensor) if f.name not in _NESTED}
+    values = {f.name: getattr(tensor, f.name) for f in fields(tensor) if f.name not in NESTED}
     for side in ("reference", "quantized"):
         summary: TensorSummary = getattr(tensor, side)
         values |= {f"{side}_{f.name}": getattr(summary, f.name) for f in fields(summary)}
