@@ -25,6 +25,7 @@ from quantscope.images import Preprocessing
 from quantscope.plan import Plan
 from quantscope.progress import Progress, Silent
 from quantscope.recipe import Recipe
+from quantscope.recorded import Recorded
 from quantscope.runfile import RunFile, graph_json, model_beside
 from quantscope.samples import Samples
 from quantscope.statistics import TensorStatistics
@@ -263,6 +264,7 @@ def _tune(
     tuning: dict[str, Any],
     progress: Progress,
 ) -> Search:
+    progress = Recorded(progress, run_file)
     with outcome(run_file):
         trials = _Trials(backend, model, samples, plan, metric, progress)
         before = [trial_from(values) for values in run_file.about("trials") or ()]
@@ -289,7 +291,9 @@ def _tune(
         output = run_file.about("output")
         if output:
             beside = Path(output).with_suffix(".toml")
-            backend.save(trials.quantized(search.best.recipe), Path(output))
+            best = trials.quantized(search.best.recipe)
+            run_file.write_about(quantized_graph=graph_json(best.graph))
+            backend.save(best, Path(output))
             search.best.recipe.save(beside)
             search = replace(search, model=output, recipe_file=str(beside), run=str(run_file.path or ""))
         run_file.write_about(
