@@ -336,7 +336,10 @@ class Histogram(Model):
 
 
 class Channels(Model):
-    """Figures per channel along `axis`; histograms of both models, shape (channels, bins), share their edges."""
+    """Figures per channel along `axis`; histograms of both models, shape (channels, bins), share their edges.
+
+    Counts are null only in an offline page that leaves them out to be smaller.
+    """
 
     axis: int
     minimum: list[Figure]
@@ -351,8 +354,8 @@ class Channels(Model):
     sqnr_db: list[Figure]
     first: float
     width: float
-    reference_counts: Counts
-    quantized_counts: Counts
+    reference_counts: Counts | None
+    quantized_counts: Counts | None
 
 
 class Budget(Model):

@@ -13,9 +13,14 @@ class Conflict(QuantscopeError):
     """The run cannot be changed now, or the name is taken."""
 
 
+class Busy(QuantscopeError):
+    """More is asked at once than the server answers."""
+
+
 STATUS: dict[type[QuantscopeError], int] = {
     Missing: 404,
     Conflict: 409,
+    Busy: 429,
     RunFileError: 422,
     DataError: 422,
     UnsupportedError: 422,

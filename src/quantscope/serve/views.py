@@ -29,7 +29,7 @@ from quantscope.serve.summary import accuracy, figure, revision, summary
 from quantscope.statistics.budget import ErrorBudget
 from quantscope.statistics.channels import ChannelStatistics
 
-_CHANNEL_FIGURES = (
+CHANNEL_FIGURES = (
     "minimum", "maximum", "mean", "std", "quantized_minimum", "quantized_maximum", "quantized_mean", "quantized_std",
     "mse", "sqnr_db",
 )  # fmt: skip
@@ -235,7 +235,7 @@ def _channels(channels: ChannelStatistics | None) -> dict[str, Any] | None:
         return None
     return {
         "axis": channels.axis,
-        **{name: shorter(getattr(channels, name)) for name in _CHANNEL_FIGURES},
+        **{name: shorter(getattr(channels, name)) for name in CHANNEL_FIGURES},
         "first": float(channels.edges[0]),
         "width": float(channels.edges[1] - channels.edges[0]),
         "reference_counts": packed(channels.reference_counts),
