@@ -1,0 +1,76 @@
+import type { Camera, Rect } from './camera';
+
+const PIXELS = 10.5;
+/** The width of a letter, as a part of the font's size: an estimate, since measuring every label takes too long. */
+const LETTER = 0.56;
+/** Boxes that are lower than this on the screen stand too close for labels. */
+const LOWEST_BOX = 4;
+const MOST_LABELS = 500;
+const CELL = 8;
+const LONGEST = 34;
+
+export interface LabelPlace {
+  text: string;
+  x: number;
+  y: number;
+  inside: boolean;
+}
+
+/** Finds room for labels of constant size on the screen: inside boxes or, where they do not fit, to the right of them. */
+export class OutsideLabels {
+  readonly pixels = PIXELS;
+  private readonly taken = new Set<number>();
+  private readonly none: boolean;
+
+  constructor(
+    private readonly camera: Camera,
+    private readonly boxes: readonly Rect[],
+  ) {
+    this.none = boxes.length > MOST_LABELS;
+    if (this.none) return;
+    for (const box of boxes) this.occupy(this.onScreen(box));
+  }
+
+  /** Where the label of a box goes; null where there is no room. */
+  place(index: number, label: string): LabelPlace | null {
+    if (this.none) return null;
+    const box = this.boxes[index];
+    const screen = this.onScreen(box);
+    const middle = box.y + box.height / 2;
+    const letters = Math.floor((screen.width - 6) / (PIXELS * LETTER));
+    if (screen.height >= PIXELS + 1 && letters >= Math.min(label.length, 6)) {
+      const text = label.length <= letters ? label : `${label.slice(0, letters - 1)}…`;
+      return { text, x: box.x + box.width / 2, y: middle, inside: true };
+    }
+    if (screen.height < LOWEST_BOX) return null;
+    const text = label.length <= LONGEST ? label : `${label.slice(0, LONGEST - 1)}…`;
+    const room: Rect = {
+      x: screen.x + screen.width + 6,
+      y: screen.y + screen.height / 2 - PIXELS / 2,
+      width: text.length * PIXELS * LETTER,
+      height: PIXELS,
+    };
+    if (this.cells(room).some((cell) => this.taken.has(cell))) return null;
+    this.occupy(room);
+    return { text, x: box.x + box.width + 6 / this.camera.zoom, y: middle, inside: false };
+  }
+
+  private onScreen(box: Rect): Rect {
+    const { x, y, zoom } = this.camera;
+    return { x: (box.x - x) * zoom, y: (box.y - y) * zoom, width: box.width * zoom, height: box.height * zoom };
+  }
+
+  private occupy(room: Rect): void {
+    for (const cell of this.cells(room)) this.taken.add(cell);
+  }
+
+  private cells({ x, y, width, height }: Rect): number[] {
+    const found: number[] = [];
+    for (let row = Math.floor(y / CELL); row <= Math.floor((y + height - 1) / CELL); row++) {
+      for (let column = Math.floor(x / CELL); column <= Math.floor((x + width) / CELL); column++) {
+        found.push(row * 65536 + column);
+      }
+    }
+    return found;
+  }
+}
