@@ -111,20 +111,17 @@ class Wiring:
         for i in range(len(ops) - 1, -1, -1):  # and those of a constant or an input to the first op that reads it.
             for name in ops[i].inputs:
                 producer = made.get(name, -1)
-                if producer >= 0 and ops[producer].op_type in _CODES and _from_outside(ops[producer], made):
-                    owner[producer] = owner[i]
-                elif producer >= 0 and owner[producer] < 0:
+                if producer >= 0 and (owner[producer] < 0 or _from_outside(ops[producer], made)):
                     owner[producer] = owner[i]
         real = tuple(i for i, op in enumerate(ops) if op.op_type not in _CODES)
-        reads = {
-            i: tuple(dict.fromkeys(owner[made[n]] for n in ops[i].inputs if n in made and owner[made[n]] not in (-1, i)))
-            for i in real
-        }
+        sources = {i: dict.fromkeys(owner[made[name]] for name in ops[i].inputs if name in made) for i in real}
+        reads = {i: tuple(source for source in found if source not in (-1, i)) for i, found in sources.items()}
         return cls(real, reads, tuple(owner), _live(real, reads, len(ops)))
 
 
 def _from_outside(op: Op, made: Mapping[str, int]) -> bool:
-    return all(name not in made for name in op.inputs[:1])
+    """True for codes of a constant or an input of the model."""
+    return op.op_type in _CODES and all(name not in made for name in op.inputs[:1])
 
 
 def _live(real: Sequence[int], reads: Mapping[int, tuple[int, ...]], count: int) -> tuple[int, ...]:
@@ -211,7 +208,7 @@ def _cut_paths(graph: Graph, wiring: Wiring) -> dict[int, Path]:
         blocks = levels[-1]
         costs = [wiring.live[real[block.start]] for block in blocks]
         levels.append([range(blocks[part.start].start, blocks[part.stop - 1].stop) for part in _cut(costs)])
-    result: dict[int, Path] = {i: () for i in real}
+    result: dict[int, Path] = dict.fromkeys(real, ())
     for level in reversed(levels):
         kind = "block" if level is levels[0] else "part"
         for number, block in enumerate(level):

@@ -23,7 +23,8 @@ class Recorded:
     def __init__(self, listener: Progress, run_file: RunFile) -> None:
         self._listener = listener
         self._run_file = run_file
-        self._stage, self._total, self._done = "", None, 0
+        self._stage, self._done = "", 0
+        self._total: int | None = None
         self._first: tuple[int, float] | None = None
         self._written = 0.0
 

@@ -460,11 +460,7 @@ def model_beside(path: Path) -> Path:
 
 def _reserved(path: Path, numbered: bool) -> Path:
     """An empty file of this name, made now, so that two runs that begin at once get a name each."""
-    for number in count(1):
-        candidate = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        model = model_beside(candidate)
-        if numbered and (model.exists() or model.with_name(f"{model.name}.data").exists()):
-            continue
+    for candidate in _numbered(path) if numbered else (path,):
         try:
             os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
         except FileExistsError:
@@ -482,6 +478,20 @@ def _reserved(path: Path, numbered: bool) -> Path:
             ) from error
         return candidate
     raise AssertionError("the numbers never end")
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    """The name, then with "-2", "-3" and so on, but for those beside which a run's model stands."""
+    for number in count(1):
+        candidate = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        model = model_beside(candidate)
+        if not model.exists() and not model.with_name(f"{model.name}.data").exists():
+            yield candidate
+
+
+def first_free(path: Path) -> Path:
+    """The name that a new numbered run would get now."""
+    return next(candidate for candidate in _numbered(path) if not candidate.exists())
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:

@@ -33,7 +33,9 @@ def export(
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Write the web app with this run inside, to open without a server."),
+        typer.Option(
+            "--html", metavar="FILE", help="Write the web app with this run inside, to open without a server."
+        ),
     ] = None,
 ) -> None:
     """Write all rows and columns of a run: csv and parquet hold the tables, json the whole document, html the app."""

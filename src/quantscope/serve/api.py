@@ -1,14 +1,14 @@
 """What the server answers: the models from which the schema, and from that the app's TypeScript types, are made.
 
-Numbers that JSON cannot say are `null` (not a number) and "Infinity" or "-Infinity", everywhere. Tables are columns, all
-of one length. A node is known by its index in its graph, a row by its index in the run file.
+Numbers that JSON cannot say are `null` (not a number) and "Infinity" or "-Infinity", everywhere. Tables are columns of
+one length. A node is known by its index in its graph, a row by its index in the run file.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import fields
-from types import UnionType
+from types import GenericAlias, UnionType
 from typing import Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -304,17 +304,24 @@ def _row_types() -> dict[str, Any]:
 
 _KEYS: dict[str, Any] = {"index": int, "node": int, "quantized_node": int}
 
-Row: Any = create_model(
+
+def _made(name: str, meaning: str, types: Mapping[str, Any], *, columns: bool) -> Any:
+    """A model with these fields, or with a list of each."""
+    made: dict[str, Any] = {key: (GenericAlias(list, (kind,)) if columns else kind, ...) for key, kind in types.items()}
+    return create_model(name, __base__=Model, __doc__=meaning, **made)
+
+
+Row: Any = _made(
     "Row",
-    __base__=Model,
-    __doc__="A compared tensor; `node` and `quantized_node` are its op in the two graphs, −1 where it is in none.",
-    **{name: (kind, ...) for name, kind in {**_KEYS, **_row_types()}.items()},
+    "A compared tensor; `node` and `quantized_node` are its op in the two graphs, −1 where it is in none.",
+    {**_KEYS, **_row_types()},
+    columns=False,
 )
-Rows: Any = create_model(
+Rows: Any = _made(
     "Rows",
-    __base__=Model,
-    __doc__="All compared tensors in execution order, activations before weights, a list per column of `Row`.",
-    **{name: (list[kind], ...) for name, kind in {**_KEYS, **_row_types()}.items()},
+    "All compared tensors in execution order, activations before weights, a list per column of `Row`.",
+    {**_KEYS, **_row_types()},
+    columns=True,
 )
 
 
@@ -371,7 +378,10 @@ class Budget(Model):
 
 
 class RowDetails(Model):
-    """One tensor in full; `range` is what its codes can represent, if one scale serves it: what lies beyond is clipped."""
+    """One tensor in full.
+
+    `range` is what its codes can represent, if one scale serves it: what lies beyond is clipped.
+    """
 
     row: Row
     range: list[float] | None
@@ -461,24 +471,22 @@ COMPARED: tuple[str, ...] = (
 )  # fmt: skip
 """The columns in which two runs are compared."""
 
-SideColumns: Any = create_model(
+SideColumns: Any = _made(
     "SideColumns",
-    __base__=Model,
-    __doc__="The columns of one run, null where it lacks the row.",
-    index=(list[int], ...),
-    node=(list[int], ...),
-    **{name: (list[_row_types()[name] | None], ...) for name in COMPARED},
+    "The columns of one run; where it lacks the row, null, and −1 for its index and node.",
+    {"index": int, "node": int, **{name: _row_types()[name] | None for name in COMPARED}},
+    columns=True,
 )
-DifferenceColumns: Any = create_model(
+DifferenceColumns: Any = _made(
     "DifferenceColumns",
-    __base__=Model,
-    __doc__="The value of b minus that of a.",
-    **{name: (list[Figure], ...) for name in COMPARED if _row_types()[name] is not str},
+    "The value of b minus that of a.",
+    {name: Figure for name in COMPARED if _row_types()[name] is not str},
+    columns=True,
 )
 
 
 class Comparison(Model):
-    """Two runs row by row, matched by op, role and tensor, else by op and role in their order; −1 where one has none."""
+    """Two runs row by row, matched by op, role and tensor, else by op and role in their order."""
 
     a: RunSummary
     b: RunSummary

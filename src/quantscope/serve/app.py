@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -74,7 +75,7 @@ def _refused(request: Request, error: Exception) -> JSONResponse:
     )  # fmt: skip
 
 
-def _pages(built: Path):  # type: ignore[no-untyped-def]
+def _pages(built: Path) -> Callable[[str], Response]:
     """What answers with the files of the built app: those it has by name, and its one page for every other address."""
     files = {file.relative_to(built).as_posix(): file for file in sorted(built.rglob("*")) if file.is_file()}
 
@@ -87,7 +88,7 @@ def _pages(built: Path):  # type: ignore[no-untyped-def]
             lasting = "private, max-age=31536000, immutable" if path.startswith("assets/") else "no-cache"
             return Response(files[path].read_bytes(), media_type=kind, headers={"Cache-Control": lasting})
         if "index.html" not in files:
-            return Response("The app was not built with this installation: see README.md\n", 503, media_type="text/plain")
+            return Response("this installation has no built web app\n", 404, media_type="text/plain")
         nonce = secrets.token_urlsafe(16)
         content = files["index.html"].read_text("utf-8").replace(NONCE, nonce)
         policy = {"Content-Security-Policy": POLICY.format(nonce=nonce), "Cache-Control": "no-cache"}

@@ -118,14 +118,14 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = Headers(scope=scope)
-        answer = self._refused(scope, headers) or self._entered(scope) or self._stranger(scope, headers)
-        if answer is None:
-            body = await _body(receive) if scope["method"] not in _SAFE else b""
-            answer = _problem(413, f"a request of more than {_LARGEST_BODY} bytes") if body is None else None
-        if answer is not None:
-            await answer(scope, receive, _with_headers(send))
-            return
-        await self._app(scope, _once(body or b"", receive) if scope["method"] not in _SAFE else receive, _with_headers(send))
+        answer: ASGIApp | None = self._refused(scope, headers) or self._entered(scope) or self._stranger(scope, headers)
+        if answer is None and scope["method"] not in _SAFE:
+            body = await _body(receive)
+            if body is None:
+                answer = _problem(413, f"a request of more than {_LARGEST_BODY} bytes")
+            else:
+                receive = _once(body, receive)
+        await (answer or self._app)(scope, receive, _with_headers(send))
 
     def _refused(self, scope: Scope, headers: Headers) -> Response | None:
         """The answer to what nobody may ask."""
@@ -153,7 +153,8 @@ class Guard:
         # What stands behind # never reaches a server: a link to a page of the app says it as "to".
         target = html.escape(f"/#{query['to']}" if "to" in query else "/")
         # A redirect would carry no strict cookie if another site's page held the link; a page that goes on does.
-        page = HTMLResponse(f'<!doctype html><meta http-equiv="refresh" content="0;url={target}"><title>quantscope</title>')
+        onward = f'<meta http-equiv="refresh" content="0;url={target}">'
+        page = HTMLResponse(f"<!doctype html>{onward}<title>quantscope</title>")
         page.set_cookie(
             self._access.cookie_name, self._access.cookie_value, httponly=True, secure=self._access.tls,
             samesite="strict", path="/",
@@ -205,7 +206,7 @@ async def _body(receive: Receive) -> bytes | None:
         message = await receive()
         if message["type"] != "http.request":
             return content
-        content += message.get("body", b"")
+        content += bytes(message.get("body", b""))
         if len(content) > _LARGEST_BODY:
             return None
         if not message.get("more_body"):

@@ -10,7 +10,7 @@ from typing import Any
 from quantscope.errors import QuantscopeError
 from quantscope.serve import api
 from quantscope.serve.encoding import as_json
-from quantscope.serve.problems import Busy
+from quantscope.serve.problems import BusyError
 from quantscope.serve.workspace import Workspace
 
 _PAUSE_SECONDS = 0.5
@@ -36,10 +36,10 @@ class Live:
         """A stream of events as the wire has them, all runs first.
 
         Raises:
-            Busy: there are as many streams as can be served.
+            BusyError: there are as many streams as can be served.
         """
         if len(self._streams) >= _MOST_STREAMS:
-            raise Busy(f"{_MOST_STREAMS} pages are open already", next_step="close one, and load the page again")
+            raise BusyError(f"{_MOST_STREAMS} pages are open already", next_step="close one, and load the page again")
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(_MOST_WAITING)
         self._streams.add(queue)
         return self._stream(queue)

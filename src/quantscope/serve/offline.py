@@ -21,7 +21,7 @@ from quantscope.runfile import RunFile
 from quantscope.serve import api, views
 from quantscope.serve.app import BUILT
 from quantscope.serve.encoding import as_json
-from quantscope.serve.problems import Missing
+from quantscope.serve.problems import MissingError
 from quantscope.serve.summary import revision, summary
 
 MOST_BYTES = 5_000_000
@@ -108,7 +108,7 @@ def _if_there(address: str, view: Callable[[], Any]) -> dict[str, Any]:
     """The answer by its address; nothing where the run has none."""
     try:
         return {address: view()}
-    except Missing:
+    except MissingError:
         return {}
 
 

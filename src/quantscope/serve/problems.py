@@ -5,22 +5,22 @@ from __future__ import annotations
 from quantscope.errors import DataError, QuantscopeError, RunFileError, UnsupportedError
 
 
-class Missing(QuantscopeError):
+class MissingError(QuantscopeError):
     """There is no such run, or the run has no such part."""
 
 
-class Conflict(QuantscopeError):
+class ConflictError(QuantscopeError):
     """The run cannot be changed now, or the name is taken."""
 
 
-class Busy(QuantscopeError):
+class BusyError(QuantscopeError):
     """More is asked at once than the server answers."""
 
 
 STATUS: dict[type[QuantscopeError], int] = {
-    Missing: 404,
-    Conflict: 409,
-    Busy: 429,
+    MissingError: 404,
+    ConflictError: 409,
+    BusyError: 429,
     RunFileError: 422,
     DataError: 422,
     UnsupportedError: 422,

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 import uvicorn
 
@@ -33,10 +34,10 @@ class Address:
     port: int
     certificate: Path | None
 
-    @property
-    def link(self) -> str:
-        """The address with the token, which opens the app."""
-        return f"{self.url}?token={self.token}"
+    def link(self, run: str = "") -> str:
+        """The address with the token, which opens the app, on a run if one is named."""
+        query = {"token": self.token, **({"to": f"/runs/{quote(run, safe='')}"} if run else {})}
+        return f"{self.url}?{urlencode(query, safe='/')}"
 
 
 class _Server(uvicorn.Server):

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from quantscope import advice
 from quantscope.advice.commands import arguments_of
@@ -24,7 +24,7 @@ from quantscope.runfile import RunFile
 from quantscope.serve import api
 from quantscope.serve.encoding import packed, shorter
 from quantscope.serve.picture import Picture, picture
-from quantscope.serve.problems import Missing
+from quantscope.serve.problems import MissingError
 from quantscope.serve.summary import accuracy, figure, revision, summary
 from quantscope.statistics.budget import ErrorBudget
 from quantscope.statistics.channels import ChannelStatistics
@@ -118,7 +118,7 @@ def _picture(run: RunFile, side: api.Side) -> Picture | None:
 def _needed_picture(run: RunFile, side: api.Side) -> Picture:
     found = _picture(run, side)
     if found is None:
-        raise Missing(
+        raise MissingError(
             f"{_path(run).name} holds no graph of the {side} model",
             accepted="runs that got as far as that model, with quantscope 0.1 or newer",
         )
@@ -142,7 +142,7 @@ def node(run: RunFile, side: api.Side, index: int) -> dict[str, Any]:
     """All that is known of one op."""
     drawn = _needed_picture(run, side)
     if index >= len(drawn.graph.ops):
-        raise Missing(f"no node {index} in a graph of {len(drawn.graph.ops)} ops")
+        raise MissingError(f"no node {index} in a graph of {len(drawn.graph.ops)} ops")
     rows = {p: t for p, t in run.plain_rows().items() if drawn.node_of(t, side) == index}
     return _node(run, drawn, side, index, rows)
 
@@ -188,7 +188,9 @@ def rows(run: RunFile) -> dict[str, list[Any]]:
     return {column: [line[column] for line in table] for column in api.Rows.model_fields}
 
 
-def _row(position: int, tensor: TensorDiagnosis, reference: Picture | None, quantized: Picture | None) -> dict[str, Any]:
+def _row(
+    position: int, tensor: TensorDiagnosis, reference: Picture | None, quantized: Picture | None
+) -> dict[str, Any]:
     return {
         "index": position,
         "node": reference.node_of(tensor, "reference") if reference is not None else -1,
@@ -201,7 +203,7 @@ def row_details(run: RunFile, index: int) -> dict[str, Any]:
     """One tensor in full."""
     tensor = run.row(index)
     if tensor is None:
-        raise Missing(f"no row {index} in {_path(run).name}")
+        raise MissingError(f"no row {index} in {_path(run).name}")
     return {
         "row": _row(index, tensor, _picture(run, "reference"), _picture(run, "quantized")),
         "range": _range(tensor),
@@ -315,7 +317,7 @@ def trials(run: RunFile) -> dict[str, Any]:
     """What a search tried."""
     tuning = run.about("tuning")
     if run.about("kind") != "tune" or tuning is None:
-        raise Missing(f"{_path(run).name} is a diagnosis, no search", next_step="search with: quantscope tune")
+        raise MissingError(f"{_path(run).name} is a diagnosis, no search", next_step="search with: quantscope tune")
     search = _search(run)
     tried = search.trials if search is not None else ()
     front = {id(trial) for trial in search.pareto} if search is not None else set()
@@ -408,4 +410,4 @@ def _matches(a: dict[str, list[Any]], b: dict[str, list[Any]]) -> list[tuple[int
 
 
 def _difference(a: Any, b: Any) -> float | None:
-    return None if a is None or b is None else cast(float, float(b) - float(a))
+    return None if a is None or b is None else float(b) - float(a)

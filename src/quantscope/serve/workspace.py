@@ -18,7 +18,7 @@ from quantscope.errors import QuantscopeError, RunFileError
 from quantscope.runfile import SUFFIX, RunFile
 from quantscope.serve import api, views
 from quantscope.serve.encoding import as_json
-from quantscope.serve.problems import Conflict, Missing
+from quantscope.serve.problems import ConflictError, MissingError
 from quantscope.serve.summary import damaged, revision, summary
 
 P = ParamSpec("P")
@@ -48,13 +48,13 @@ class Workspace:
             with os.scandir(self.folder) as entries:
                 return sorted(e.name.removesuffix(SUFFIX) for e in entries if _is_run(e))
         except OSError as error:
-            raise Missing(f"cannot read the folder {self.folder}: {error.strerror}") from error
+            raise MissingError(f"cannot read the folder {self.folder}: {error.strerror}") from error
 
     def path(self, name: str) -> Path:
         """The file of a run.
 
         Raises:
-            Missing: there is none of this name in the folder.
+            MissingError: there is none of this name in the folder.
         """
         path = self.folder / f"{name}{SUFFIX}"
         try:
@@ -62,7 +62,7 @@ class Workspace:
         except (OSError, ValueError):
             regular = False
         if not regular:
-            raise Missing(f"no run {name!r} in {self.folder}", next_step="look at the list of runs")
+            raise MissingError(f"no run {name!r} in {self.folder}", next_step="look at the list of runs")
         return path
 
     def summaries(self) -> list[api.RunSummary]:
@@ -79,7 +79,7 @@ class Workspace:
         try:
             path = self.path(name)
             now = revision(path)
-        except (Missing, OSError):
+        except (MissingError, OSError):
             return None
         known = self._summaries.get(name)
         # Whether a running one still runs, its file does not say.
@@ -100,7 +100,7 @@ class Workspace:
         """What a view makes of a run.
 
         Raises:
-            Missing: there is no such run.
+            MissingError: there is no such run.
             RunFileError: its file is damaged.
         """
         path = self.path(name)
@@ -118,7 +118,7 @@ class Workspace:
         def compared() -> bytes:
             lines = self.summary(a), self.summary(b)
             if lines[0] is None or lines[1] is None:
-                raise Missing(f"no run {a if lines[0] is None else b!r}")
+                raise MissingError(f"no run {a if lines[0] is None else b!r}")
             tables = self.view(a, views.rows), self.view(b, views.rows)
             return as_json(views.comparison((lines[0], lines[1]), tables))
 
@@ -141,7 +141,7 @@ class Workspace:
         """The line of the run after it got other tags, another name, or both.
 
         Raises:
-            Missing, Conflict, RunFileError: it is not there, cannot be changed, or is damaged.
+            MissingError, ConflictError, RunFileError: it is not there, cannot be changed, or is damaged.
         """
         path = self.path(name)
         if change.tags is not None:
@@ -152,37 +152,39 @@ class Workspace:
             path = self._rename(path, change.name)
         line = self.summary(path.name.removesuffix(SUFFIX))
         if line is None:
-            raise Missing(f"the run {name!r} is gone")
+            raise MissingError(f"the run {name!r} is gone")
         return line
 
     def _rename(self, path: Path, name: str) -> Path:
         target = self.folder / f"{name}{SUFFIX}"
         if not _is_name(name) or len(os.fsencode(target.name)) > 255:
-            raise Conflict(f"no name for a run file: {name!r}", accepted="letters, digits, dots, dashes and spaces")
+            raise ConflictError(
+                f"no name for a run file: {name!r}", accepted="letters, digits, dots, dashes and spaces"
+            )
         self._check_idle(path)
         try:
             os.link(path, target)
         except FileExistsError:
-            raise Conflict(f"there is a run {name!r} already", accepted="another name") from None
+            raise ConflictError(f"there is a run {name!r} already", accepted="another name") from None
         except OSError as error:
-            raise Conflict(f"cannot rename {path.name} to {target.name}: {error.strerror}") from error
+            raise ConflictError(f"cannot rename {path.name} to {target.name}: {error.strerror}") from error
         path.unlink(missing_ok=True)
         return target
 
     def _check_idle(self, path: Path) -> None:
-        """Raise a Conflict if the run goes on; finish what a killed process began to write."""
+        """Raise a ConflictError if the run goes on; finish what a killed process began to write."""
         with _reading(path), RunFile.read(path) as run:
             running = run.about("status") == "running" and not run.why_killed()
             if not running:
                 run.change_about("tags", lambda tags: tags or [])
         if running:
-            raise Conflict(f"the run {path.stem!r} goes on", next_step="wait for its end, or stop it with Ctrl-C")
+            raise ConflictError(f"the run {path.stem!r} goes on", next_step="wait for its end, or stop it with Ctrl-C")
 
     def delete(self, name: str) -> None:
         """Remove the run file, also a damaged one.
 
         Raises:
-            Missing, Conflict: it is not there, or goes on.
+            MissingError, ConflictError: it is not there, or goes on.
         """
         path = self.path(name)
         try:
@@ -193,7 +195,7 @@ class Workspace:
             path.unlink(missing_ok=True)
             path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
         except OSError as error:
-            raise Conflict(f"cannot delete {path.name}: {error.strerror}") from error
+            raise ConflictError(f"cannot delete {path.name}: {error.strerror}") from error
 
 
 def _is_name(name: str) -> bool:
