@@ -65,6 +65,8 @@ class WebApp(BuildHookInterface):  # type: ignore[type-arg]
         if os.environ.get("QUANTSCOPE_SKIP_WEB") == "1" or not (self._sources / "package.json").is_file():
             return False
         note = self._built / "sources.sha256"
+        if (Path(self.root) / "PKG-INFO").is_file() and note.is_file():  # A source archive: made with the app built.
+            return False
         return not note.is_file() or note.read_text().strip() != self._digest()
 
     def _digest(self) -> str:

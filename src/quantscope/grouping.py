@@ -267,12 +267,15 @@ def _inside_out(root: _Group) -> Iterator[_Group]:
 
 def _fold(root: _Group, labels: list[str]) -> None:
     """Make groups of one op that op, and groups of one group one."""
+    renamed: set[int] = set()
     for group in _inside_out(root):
         kept: list[_Group] = []
         for child in group.children:
             if not child.children and len(child.ops) == 1:
-                group.ops.append(child.ops[0])
-                labels[child.ops[0]] = child.name
+                op = child.ops[0]
+                group.ops.append(op)
+                labels[op] = f"{child.name}/{labels[op]}" if op in renamed else child.name
+                renamed.add(op)
             elif len(child.children) == 1 and not child.ops:
                 inner = child.children[0]
                 kept.append(_Group(f"{child.name}/{inner.name}", inner.children, inner.ops))

@@ -58,6 +58,7 @@ def serve(
     insecure: bool = False,
     certificate: Path | None = None,
     key: Path | None = None,
+    built: Path = BUILT,
     started: Callable[[Address], None] = lambda address: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> None:
@@ -68,6 +69,7 @@ def serve(
         port: the first port to try; 0 lets the system choose.
         with_tls: encrypt, with `certificate` and `key` or with a certificate of our own making.
         insecure: allow to listen beyond this machine without TLS.
+        built: the folder of the built app.
         started: called with the address as soon as it answers.
         note: called with what the user should know before.
     Raises:
@@ -76,7 +78,7 @@ def serve(
     """
     if not folder.is_dir():
         raise DataError(f"no such folder: {folder}", accepted="a folder with .qscope files", next_step="create it")
-    if not (BUILT / "index.html").is_file():
+    if not (built / "index.html").is_file():
         raise UnsupportedError(
             "this installation has no built web app", next_step="install again: pip install quantscope"
         )
@@ -101,7 +103,7 @@ def serve(
         shown = f"[{_shown(host)}]" if ":" in _shown(host) else _shown(host)
         url = f"{'https' if with_tls else 'http'}://{shown}:{chosen}/"
         address = Address(url, access.token, chosen, certificate if with_tls else None)
-        _run(application(Workspace(folder), access), listening, address, key, started)
+        _run(application(Workspace(folder), access, built), listening, address, key, started)
 
 
 def _run(
