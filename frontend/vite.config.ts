@@ -5,8 +5,8 @@ import { defineConfig } from 'vitest/config';
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
-/** Where the one-file page holds its data; `quantscope export --html` puts a script element here. */
-const DATA_PLACE = '<!--quantscope-data-->';
+/** The element that holds the data of the one-file page; `quantscope export` fills it. */
+const DATA_PLACE = '<script id="quantscope-data" type="application/json"></script>';
 /** The one-file page may load nothing at all, whatever its data holds. */
 const OFFLINE_POLICY =
   "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'";

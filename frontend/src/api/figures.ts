@@ -16,11 +16,15 @@ export interface CountTable {
   values: Float64Array;
 }
 
-/** Unpack counts: base64 of deflated little-endian numbers. */
+/** The bytes that were deflated (zlib) and written in base64. */
+export async function inflate(base64: string): Promise<ArrayBuffer> {
+  const packed = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'))).arrayBuffer();
+}
+
+/** Unpack counts: deflated little-endian numbers. */
 export async function unpackCounts({ shape, bytes_per_number: bytes, data }: Counts): Promise<CountTable> {
-  const packed = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'));
-  const view = new DataView(await new Response(stream).arrayBuffer());
+  const view = new DataView(await inflate(data));
   const [rows, columns] = shape;
   if (view.byteLength !== rows * columns * bytes) {
     throw new Error(`${view.byteLength} bytes of counts for ${rows} × ${columns} numbers of ${bytes} bytes`);

@@ -1,5 +1,6 @@
 import { useMutation, useQuery, useQueryClient, type QueryClient } from '@tanstack/react-query';
 import { createContext, useContext, useEffect, useState } from 'react';
+import { channelData } from '../charts/channels';
 import { GraphModel } from '../graph/model';
 import { unpackCounts } from './figures';
 import { ApiProblem, dataOf } from './problem';
@@ -106,10 +107,9 @@ export function useRow(name: string, index: number | null) {
       const path = { name, index: index! };
       const details = await dataOf(client.GET('/api/runs/{name}/rows/{index}', { params: { path } }));
       const { channels } = details;
-      const [reference, quantized] = channels
-        ? await Promise.all([unpackCounts(channels.reference_counts), unpackCounts(channels.quantized_counts)])
-        : [null, null];
-      return { ...details, counts: reference && quantized ? { reference, quantized } : null };
+      const counts = [channels?.reference_counts, channels?.quantized_counts];
+      const [reference, quantized] = await Promise.all(counts.map((side) => (side ? unpackCounts(side) : null)));
+      return { ...details, channels: channels && reference ? channelData(channels, reference, quantized) : null };
     },
   });
 }

@@ -299,6 +299,8 @@ export interface components {
         /**
          * Channels
          * @description Figures per channel along `axis`; histograms of both models, shape (channels, bins), share their edges.
+         *
+         *     Counts are null only in an offline page that leaves them out to be smaller.
          */
         Channels: {
             /** Axis */
@@ -327,8 +329,8 @@ export interface components {
             first: number;
             /** Width */
             width: number;
-            reference_counts: components["schemas"]["Counts"];
-            quantized_counts: components["schemas"]["Counts"];
+            reference_counts: components["schemas"]["Counts"] | null;
+            quantized_counts: components["schemas"]["Counts"] | null;
         };
         /**
          * Comparison

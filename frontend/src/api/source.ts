@@ -1,4 +1,5 @@
 import createClient, { type Client } from 'openapi-fetch';
+import { inflate } from './figures';
 import type { paths } from './schema';
 import type { ServerEvent } from './types';
 
@@ -31,20 +32,40 @@ export function liveSource(): DataSource {
 }
 
 const NOWHERE = 'http://offline.invalid';
+const NODE = /^(.*\/nodes\/)(\d+)$/;
 
-/** Answers that the page holds itself, by the path of the API that would give them. */
-export function offlineSource(answers: Readonly<Record<string, unknown>>): DataSource {
+/**
+ * Answers that the page holds itself, by the path of the API that would give them.
+ *
+ * A short answer is there as it is, a long one as base64 of its deflated JSON; "…/nodes/*" holds those of all nodes.
+ */
+export function offlineSource(held: Readonly<Record<string, unknown>>): DataSource {
+  const answers = new Map(Object.entries(held).map(([path, answer]) => [decodeURIComponent(path), answer]));
+  const opened = new Map<string, Promise<unknown>>();
+  const open = (path: string): Promise<unknown> => {
+    let answer = opened.get(path);
+    if (!answer) opened.set(path, (answer = unpacked(answers.get(path))));
+    return answer;
+  };
+  const find = async (path: string): Promise<unknown> => {
+    const [, nodes, index] = NODE.exec(path) ?? [];
+    return nodes ? ((await open(`${nodes}*`)) as unknown[] | undefined)?.[Number(index)] : open(path);
+  };
   const answer = async (request: Request): Promise<Response> => {
-    const { pathname, search } = new URL(request.url);
-    const found = answers[decodeURIComponent(pathname) + search] ?? answers[pathname + search];
-    if (request.method === 'GET' && found !== undefined) return Response.json(found);
-    return Response.json({ message: `This page does not hold ${decodeURIComponent(pathname)}` }, { status: 404 });
+    const path = decodeURIComponent(new URL(request.url).pathname);
+    const found = request.method === 'GET' ? await find(path) : undefined;
+    if (found !== undefined) return Response.json(found);
+    return Response.json({ message: `This page does not hold ${path}` }, { status: 404 });
   };
   return {
     client: createClient<paths>({ baseUrl: NOWHERE, fetch: answer }),
     live: false,
     subscribe: () => () => undefined,
   };
+}
+
+async function unpacked(answer: unknown): Promise<unknown> {
+  return typeof answer === 'string' ? JSON.parse(new TextDecoder().decode(await inflate(answer))) : answer;
 }
 
 export const DATA_ELEMENT = 'quantscope-data';

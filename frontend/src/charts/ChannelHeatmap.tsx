@@ -43,9 +43,10 @@ const axisOf = ({ first, width, bins }: ChannelData, plot: Rect) => ({
 export function ChannelHeatmap({ data, side, order, picked, fileName, onPick, controls }: Props) {
   const height = Math.max(LOWEST, Math.min(HIGHEST, data.count * LINE_PIXELS)) + MARGIN.top + MARGIN.bottom;
   const lines = height - MARGIN.top - MARGIN.bottom;
+  const counts = data.counts[side] ?? data.counts.reference;
   const bitmaps = useMemo(
-    () => [false, true].map((dark) => densityBitmap(data, side, order, lines, dark)),
-    [data, side, order, lines],
+    () => [false, true].map((dark) => densityBitmap(data, counts, order, lines, dark)),
+    [data, counts, order, lines],
   );
 
   const draw = useCallback(
@@ -86,14 +87,14 @@ export function ChannelHeatmap({ data, side, order, picked, fileName, onPick, co
       const axis = axisOf(data, plotOf(size));
       const channel = channelAt(at, size);
       const bin = Math.max(0, Math.min(data.bins - 1, Math.floor((valueAt(axis, at.x) - data.first) / data.width)));
-      const count = data.counts[side].values[channel * data.bins + bin];
+      const count = counts.values[channel * data.bins + bin];
       return {
         title: `channel ${channel}`,
         lines: [...channelLines(data, channel), `${count.toLocaleString('en')} values near ${numberText(valueAt(axis, at.x), 3)}`],
         at,
       };
     },
-    [data, side, channelAt],
+    [data, counts, channelAt],
   );
 
   return (

@@ -1,5 +1,6 @@
 import { type ReactNode, useCallback, useState } from 'react';
 import type { Point, Rect, Size } from '../graph/camera';
+import type { CountTable } from '../api/figures';
 import { drawBottomAxis, place } from './axis';
 import { channelLines, channelTable } from './channel-reading';
 import type { ChannelData } from './channels';
@@ -46,12 +47,14 @@ export function ChannelRidgeline({ data, order, picked, fileName, onPick, contro
         const bottom = plot.y + (line + 1) * STEP;
         const colour = channel === picked ? colours.cursor : colours.soft;
         pen.text(String(channel), { x: plot.x - 8, y: bottom - 4 }, { colour, align: 'right', size: 10, bold: channel === picked });
-        const reference = ridge(data, 'reference', channel, plot, bottom);
+        const reference = ridge(data, data.counts.reference, channel, plot, bottom);
         // What stands behind shows through no more than a shade.
         pen.polygon(reference, colours.background, 0.85);
         pen.polygon(reference, colours.reference, channel === picked ? 0.6 : 0.34);
         pen.line(reference.slice(1, -1), { colour: colours.reference });
-        pen.line(ridge(data, 'quantized', channel, plot, bottom).slice(1, -1), { colour: colours.quantized, width: 0.9 });
+        if (!data.counts.quantized) continue;
+        const quantized = ridge(data, data.counts.quantized, channel, plot, bottom);
+        pen.line(quantized.slice(1, -1), { colour: colours.quantized, width: 0.9 });
       }
       if (axis.low < 0 && axis.high > 0) {
         const x = place(axis, 0);
@@ -117,8 +120,8 @@ export function ChannelRidgeline({ data, order, picked, fileName, onPick, contro
 }
 
 /** The outline of one histogram over its base line, scaled to its own highest bin: that of an outlier shows too. */
-function ridge(data: ChannelData, side: 'reference' | 'quantized', channel: number, plot: Rect, bottom: number): Point[] {
-  const counts = data.counts[side].values.subarray(channel * data.bins, (channel + 1) * data.bins);
+function ridge(data: ChannelData, { values }: CountTable, channel: number, plot: Rect, bottom: number): Point[] {
+  const counts = values.subarray(channel * data.bins, (channel + 1) * data.bins);
   const most = Math.log1p(counts.reduce((a, b) => Math.max(a, b), 1));
   const step = plot.width / data.bins;
   const points: Point[] = [{ x: plot.x, y: bottom }];

@@ -1,7 +1,6 @@
 import type { CountTable } from '../api/figures';
 import { toNumbers } from '../api/figures';
-import type { Channels } from '../api/types';
-import type { Side } from '../api/types';
+import type { Channels, Side } from '../api/types';
 
 export const CHANNEL_ORDERS = ['range', 'error', 'index'] as const;
 export type ChannelOrder = (typeof CHANNEL_ORDERS)[number];
@@ -12,7 +11,8 @@ export interface ChannelData {
   bins: number;
   first: number;
   width: number;
-  counts: Record<Side, CountTable>;
+  /** How often values fall into each bin; a page made small may lack those of the quantized tensor. */
+  counts: { reference: CountTable; quantized: CountTable | null };
   minimum: Record<Side, Float64Array>;
   maximum: Record<Side, Float64Array>;
   mean: Record<Side, Float64Array>;
@@ -21,13 +21,13 @@ export interface ChannelData {
   sqnrDb: Float64Array;
 }
 
-export function channelData(channels: Channels, counts: Record<Side, CountTable>): ChannelData {
+export function channelData(channels: Channels, reference: CountTable, quantized: CountTable | null): ChannelData {
   return {
-    count: counts.reference.rows,
-    bins: counts.reference.columns,
+    count: reference.rows,
+    bins: reference.columns,
     first: channels.first,
     width: channels.width,
-    counts,
+    counts: { reference, quantized },
     minimum: { reference: toNumbers(channels.minimum), quantized: toNumbers(channels.quantized_minimum) },
     maximum: { reference: toNumbers(channels.maximum), quantized: toNumbers(channels.quantized_maximum) },
     mean: { reference: toNumbers(channels.mean), quantized: toNumbers(channels.quantized_mean) },

@@ -1,8 +1,8 @@
+import type { CountTable } from '../api/figures';
 import { interpolate } from '../colour/ramp';
 import type { ChannelData } from './channels';
 import { DARK_DENSITY, LIGHT_DENSITY } from './colours';
 import type { Bitmap } from './pen';
-import type { Side } from '../api/types';
 
 const SHADES = 256;
 
@@ -20,9 +20,8 @@ const DARK = shades(DARK_DENSITY);
  *
  * A line shows the most of its channels: plain scaling would lose the one channel that is an outlier.
  */
-export function densityBitmap(data: ChannelData, side: Side, order: Int32Array, mostLines: number, dark: boolean): Bitmap {
+export function densityBitmap(data: ChannelData, { values }: CountTable, order: Int32Array, mostLines: number, dark: boolean): Bitmap {
   const { bins, count } = data;
-  const { values } = data.counts[side];
   const height = Math.max(1, Math.min(mostLines, count));
   const pixels = new Uint32Array(bins * height);
   const palette = dark ? DARK : LIGHT;

@@ -221,12 +221,13 @@ export class GraphSurface {
     return this.scene?.indexOf(id) !== undefined;
   }
 
-  /** Where a box is on the canvas, in pixels; null while a closed group hides it. */
-  boxOf(id: BoxId): Rect | null {
+  /** Where a box is in the window, in pixels; null while a closed group hides it. */
+  boxInWindow(id: BoxId): Rect | null {
     const box = this.scene?.rectOf(id);
     if (!box) return null;
     const { x, y, zoom } = this.camera;
-    return { x: (box.x - x) * zoom, y: (box.y - y) * zoom, width: box.width * zoom, height: box.height * zoom };
+    const { left, top } = this.canvas.getBoundingClientRect();
+    return { x: left + (box.x - x) * zoom, y: top + (box.y - y) * zoom, width: box.width * zoom, height: box.height * zoom };
   }
 
   // Drawing.
