@@ -64,13 +64,11 @@ def serve(
             if open:
                 stack.enter_context(_in_browser(address.link(run)))
 
-        try:
-            server.serve(
-                workspace.parent if run else workspace, host=host, port=port, with_tls=tls, insecure=insecure,
-                certificate=cert, key=key, started=started, note=lambda text: typer.echo(text, err=True),
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            typer.echo("stopped", err=True)
+        server.serve(
+            workspace.parent if run else workspace, host=host, port=port, with_tls=tls, insecure=insecure,
+            certificate=cert, key=key, started=started, note=lambda text: typer.echo(text, err=True),
+        )  # fmt: skip
+    typer.echo("stopped", err=True)
 
 
 def _print_address(address: Address, run: str) -> None:

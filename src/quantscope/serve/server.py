@@ -8,6 +8,7 @@ import secrets
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -127,7 +128,9 @@ def _run(
         started(address)
 
     server.startup = start  # type: ignore[method-assign]
-    server.run([listening])
+    # uvicorn ends in order, and then raises what it was stopped by.
+    with suppress(KeyboardInterrupt):
+        server.run([listening])
 
 
 def _is_loopback(host: str) -> bool:
