@@ -85,7 +85,9 @@ def test_many_numbered_siblings_are_put_together_in_order() -> None:
 
 
 def test_names_of_weights_tell_modules_where_ops_have_no_scopes() -> None:
-    names, types, weights = [], [], []
+    names: list[str] = []
+    types: list[str] = []
+    weights: list[str] = []
     for layer in range(8):
         for part, op_type in (
             ("attention.query", "MatMul"),
