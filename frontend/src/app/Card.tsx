@@ -4,14 +4,13 @@ import classes from './Card.module.css';
 interface Props {
   title: string;
   aside?: ReactNode;
-  wide?: boolean;
   testId?: string;
   children: ReactNode;
 }
 
-export function Card({ title, aside, wide = false, testId, children }: Props) {
+export function Card({ title, aside, testId, children }: Props) {
   return (
-    <section className={classes.card} data-wide={wide} data-testid={testId} aria-label={title}>
+    <section className={classes.card} data-testid={testId} aria-label={title}>
       <div className={classes.head}>
         <h2>{title}</h2>
         {aside}

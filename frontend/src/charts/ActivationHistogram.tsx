@@ -1,5 +1,5 @@
 import { SegmentedControl } from '@mantine/core';
-import { useCallback, useState } from 'react';
+import { useCallback, useMemo, useState } from 'react';
 import type { Histogram } from '../api/types';
 import { countText, numberText, percentText } from '../app/text';
 import type { Point, Rect, Size } from '../graph/camera';
@@ -7,6 +7,7 @@ import { csvNumber } from '../table/csv';
 import { type Axis, drawBottomAxis, drawLeftAxis, place, ticks, valueAt } from './axis';
 import { Chart, type Reading } from './Chart';
 import type { ChartColours } from './colours';
+import { withoutComb } from './histogram';
 import type { Pen } from './pen';
 
 const HEIGHT = 210;
@@ -48,7 +49,8 @@ function frameOf(histogram: Histogram, range: readonly number[] | null, size: Si
 }
 
 /** Values of both models on shared bins, with the quantization range marked and what it clips. */
-export function ActivationHistogram({ title, fileName, histogram, range }: Props) {
+export function ActivationHistogram({ title, fileName, histogram: given, range }: Props) {
+  const histogram = useMemo(() => withoutComb(given), [given]);
   const [kind, setKind] = useState('log');
   const log = kind === 'log';
   const { first, width, reference, quantized } = histogram;

@@ -89,7 +89,7 @@ export function Scatter(props: Props) {
       if (level) {
         const line = place(y, level.value);
         pen.line([{ x: plot.x, y: line }, { x: plot.x + plot.width, y: line }], { colour: colours.limit, dash: [5, 4], width: 1.3 });
-        pen.text(level.title, { x: plot.x + 6, y: line - 8 }, { colour: colours.limit });
+        pen.text(level.title, { x: plot.x + 6, y: line + 11 }, { colour: colours.limit });
       }
       const front = dots.filter((dot) => dot.strong).sort((a, b) => a.x - b.x);
       if (front.length > 1) pen.line(front.map(at), { colour: colours.reference, width: 1.5 });

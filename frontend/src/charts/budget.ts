@@ -3,12 +3,12 @@ import type { Budget } from '../api/types';
 
 /** The parts of an error budget in the order in which they arise, and what each is. */
 export const BUDGET_PARTS = [
-  ['inherited', 'came in with the op’s inputs'],
-  ['weight', 'from quantizing the weight'],
-  ['bias', 'from quantizing the bias'],
-  ['clipping', 'from values beyond the range'],
-  ['rounding', 'from rounding to codes'],
-  ['residual', 'not explained by the others'],
+  ['inherited', 'came in with its inputs'],
+  ['weight', 'from its quantized weight'],
+  ['bias', 'from its quantized bias'],
+  ['clipping', 'values beyond the range'],
+  ['rounding', 'rounding to codes'],
+  ['residual', 'what is left'],
 ] as const;
 
 export interface BudgetPart {

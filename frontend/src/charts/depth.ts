@@ -24,11 +24,12 @@ function placeOf(model: GraphModel, node: number): { layer: string; role: string
     .filter((name) => !BUCKET.test(name));
   const numbered = groups.findIndex((name) => /\d/.test(name));
   const at = numbered < 0 ? 0 : numbered;
-  const role = model.columns.grouping === 'cuts' ? [] : groups.slice(at + 1);
+  // Blocks that were cut from a model without names repeat nothing but types of ops.
+  if (model.columns.grouping === 'cuts') return { layer: groups.slice(0, at + 1).join('/'), role: model.opType(node) };
   return {
     layer: groups.slice(0, at + 1).join('/') || model.label(node),
     // The number of a sibling inside a layer is no role of its own.
-    role: [...role.map((name) => name.replace(/\d+/g, '·')), model.opType(node)].join('/'),
+    role: [...groups.slice(at + 1), model.label(node).replace(/_\d+$/, '')].join('/').replace(/\d+/g, '·'),
   };
 }
 

@@ -1,4 +1,4 @@
-import { type KeyboardEvent, type PointerEvent, type Ref, useEffect, useImperativeHandle, useRef, useState } from 'react';
+import { type KeyboardEvent, type PointerEvent, type RefObject, useEffect, useRef, useState } from 'react';
 import type { Point } from './camera';
 import { type BoxId, groupOfBox, isGroup } from './ids';
 import { actionOfKey } from './keyboard';
@@ -21,18 +21,18 @@ interface Props {
   bright: ReadonlySet<BoxId> | null;
   onSelect(id: BoxId | null): void;
   onOpen(open: ReadonlySet<number>): void;
-  ref?: Ref<GraphSurface | null>;
+  /** Where the surface is put for whoever moves it. */
+  surface: RefObject<GraphSurface | null>;
 }
 
 const label = 'Model graph. Up and Down follow the data, Left and Right walk along siblings, Enter opens or closes a group, Escape goes to the enclosing group, plus and minus zoom, 0 shows all. The outline lists the same ops.';
 
 /** The graph with its minimap, and what pointer, wheel and keys do in it. */
 export function GraphCanvas(props: Props) {
-  const { model, values, dark, selected, matches, bright, onSelect } = props;
+  const { model, values, dark, selected, matches, bright, onSelect, surface } = props;
   const host = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const minimap = useRef<HTMLCanvasElement>(null);
-  const surface = useRef<GraphSurface | null>(null);
   const drag = useRef<(Point & { moved: boolean }) | null>(null);
   const latest = useRef(props);
   latest.current = props;
@@ -55,12 +55,12 @@ export function GraphCanvas(props: Props) {
     return () => {
       observer.disconnect();
       created.stop();
+      surface.current = null;
     };
-  }, [model]);
+  }, [model, surface]);
 
-  useEffect(() => surface.current?.mark({ palette: dark ? DARK_PALETTE : LIGHT_PALETTE }), [dark, model]);
-  useEffect(() => surface.current?.mark({ values, selected, matches, bright }), [values, selected, matches, bright, model]);
-  useImperativeHandle(props.ref, () => surface.current!, [model]);
+  useEffect(() => surface.current?.mark({ palette: dark ? DARK_PALETTE : LIGHT_PALETTE }), [dark, model, surface]);
+  useEffect(() => surface.current?.mark({ values, selected, matches, bright }), [values, selected, matches, bright, model, surface]);
 
   useEffect(() => {
     const element = canvas.current!;
@@ -74,7 +74,7 @@ export function GraphCanvas(props: Props) {
     };
     element.addEventListener('wheel', onWheel, { passive: false });
     return () => element.removeEventListener('wheel', onWheel);
-  }, []);
+  }, [surface]);
 
   const onPointerDown = (event: PointerEvent<HTMLCanvasElement>): void => {
     if (event.button !== 0) return;

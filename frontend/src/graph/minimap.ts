@@ -1,4 +1,4 @@
-import { type Camera, type Point, type Rect, type Size, visibleRect } from './camera';
+import { type Camera, type Point, type Size, visibleRect } from './camera';
 import type { Picture } from './painter';
 
 const MARGIN = 6;
@@ -43,15 +43,12 @@ export function paintMinimap(context: CanvasRenderingContext2D, picture: Picture
     context.globalAlpha = 1;
   }
   const seen = visibleRect(camera, view);
-  const framed: Rect = {
-    x: left + seen.x * scale,
-    y: top + seen.y * scale,
-    width: Math.max(4, seen.width * scale),
-    height: Math.max(4, seen.height * scale),
-  };
+  const inside = (at: number, most: number): number => Math.max(1.5, Math.min(most - 1.5, at));
+  const [x0, x1] = [seen.x, seen.x + seen.width].map((x) => inside(left + x * scale, map.width));
+  const [y0, y1] = [seen.y, seen.y + seen.height].map((y) => inside(top + y * scale, map.height));
   context.strokeStyle = palette.selection;
   context.lineWidth = 1.5;
-  context.strokeRect(framed.x, framed.y, framed.width, framed.height);
+  context.strokeRect(x0, y0, Math.max(4, x1 - x0), Math.max(4, y1 - y0));
 }
 
 /** The camera whose middle is at a point of the minimap. */

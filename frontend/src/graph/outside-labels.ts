@@ -8,6 +8,8 @@ const LOWEST_BOX = 4;
 const MOST_LABELS = 500;
 const CELL = 8;
 const LONGEST = 34;
+/** A label that is cut to less than this says nothing. */
+const FEWEST_LETTERS = 5;
 
 export interface LabelPlace {
   text: string;
@@ -37,11 +39,9 @@ export class OutsideLabels {
     const box = this.boxes[index];
     const screen = this.onScreen(box);
     const middle = box.y + box.height / 2;
-    const letters = Math.floor((screen.width - 6) / (PIXELS * LETTER));
-    if (screen.height >= PIXELS + 1 && letters >= Math.min(label.length, 6)) {
-      const text = label.length <= letters ? label : `${label.slice(0, letters - 1)}…`;
-      return { text, x: box.x + box.width / 2, y: middle, inside: true };
-    }
+    const letters = screen.height > PIXELS ? Math.floor((screen.width - 6) / (PIXELS * LETTER)) : 0;
+    const inside = (text: string): LabelPlace => ({ text, x: box.x + box.width / 2, y: middle, inside: true });
+    if (label.length <= letters) return inside(label);
     if (screen.height < LOWEST_BOX) return null;
     const text = label.length <= LONGEST ? label : `${label.slice(0, LONGEST - 1)}…`;
     const room: Rect = {
@@ -50,7 +50,9 @@ export class OutsideLabels {
       width: text.length * PIXELS * LETTER,
       height: PIXELS,
     };
-    if (this.cells(room).some((cell) => this.taken.has(cell))) return null;
+    if (this.cells(room).some((cell) => this.taken.has(cell))) {
+      return letters < FEWEST_LETTERS ? null : inside(`${label.slice(0, letters - 1)}…`);
+    }
     this.occupy(room);
     return { text, x: box.x + box.width + 6 / this.camera.zoom, y: middle, inside: false };
   }

@@ -239,7 +239,6 @@ function paintHeadings(
   context.font = `600 ${size}px ${FONT}`;
   context.textAlign = 'left';
   context.textBaseline = 'middle';
-  context.fillStyle = palette.heading;
   for (const i of containers) {
     const box = scene.rect(i);
     if (box.width * camera.zoom < 48 || size * camera.zoom < 8) continue;
@@ -247,7 +246,16 @@ function paintHeadings(
     const line = (14 + scene.layout.depth[i] * 17) / camera.zoom;
     const y = Math.min(Math.max(box.y + HEADER / 2 + 1, seen.y + line), box.y + box.height - 12);
     const x = Math.max(box.x + 11, Math.min(seen.x + 10 / camera.zoom, box.x + box.width - 80));
-    context.fillText(`▾ ${model.label(scene.layout.id[i])}`, x, y);
+    const text = `▾ ${model.label(scene.layout.id[i])}`;
+    if (y > box.y + HEADER) {
+      const gap = 4 / camera.zoom;
+      context.fillStyle = palette.container[Math.min(scene.layout.depth[i], palette.container.length - 1)];
+      context.globalAlpha = 0.9;
+      context.fillRect(x - gap, y - size * 0.75, context.measureText(text).width + 2 * gap, size * 1.5);
+      context.globalAlpha = 1;
+    }
+    context.fillStyle = palette.heading;
+    context.fillText(text, x, y);
   }
 }
 

@@ -16,8 +16,8 @@ export interface Metric {
   values(rows: RowTable): Float64Array;
 }
 
-// Below 10 dB the noise is a tenth of the signal; eight bits at their best give about 45 dB.
-const DECIBELS: Scale = { worst: 10, best: 45, log: false };
+// At 0 dB the noise is as strong as the signal; eight bits give about 40 dB and more.
+const DECIBELS: Scale = { worst: 0, best: 40, log: false };
 
 const ofColumn =
   (column: NumberColumn) =>

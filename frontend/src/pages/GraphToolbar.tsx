@@ -101,13 +101,13 @@ export function GraphToolbar(props: Props) {
         </span>
       )}
       <Button.Group>
-        <Button size="compact-sm" variant="default" data-testid="fit" onClick={() => surface.current?.fit()}>
+        <Button size="xs" variant="default" data-testid="fit" onClick={() => surface.current?.fit()}>
           Fit
         </Button>
-        <Button size="compact-sm" variant="default" data-testid="collapse-all" onClick={() => surface.current?.collapseAll()}>
+        <Button size="xs" variant="default" data-testid="collapse-all" onClick={() => surface.current?.collapseAll()}>
           Collapse
         </Button>
-        <Button size="compact-sm" variant="default" data-testid="expand-all" onClick={() => surface.current?.expandAll()}>
+        <Button size="xs" variant="default" data-testid="expand-all" onClick={() => surface.current?.expandAll()}>
           Expand all
         </Button>
       </Button.Group>

@@ -43,7 +43,7 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
   const [filter, setFilter] = useState<RowFilter>(NO_FILTER);
   const [onlyBad, setOnlyBad] = useState(false);
   const [search, setSearch] = useState('');
-  const outline = useSplit('outline', 230, 140, 520);
+  const outline = useSplit('outline', 250, 140, 520);
   const details = useSplit('details', 400, 280, 900);
   const below = useSplit('table', 250, 80, 900);
 
@@ -145,7 +145,7 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
         <div className={classes.centre}>
           <div className={classes.graph}>
             <GraphCanvas
-              ref={surface}
+              surface={surface}
               model={model}
               values={values}
               dark={dark}
@@ -169,7 +169,6 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
               all={ofRole.length}
               types={types}
               metric={metric}
-              onMetric={(id) => change({ metric: id }, 'replace')}
               filter={filter}
               onFilter={setFilter}
               columns={columns}

@@ -17,6 +17,8 @@ import { DamagedOps } from './DamagedOps';
 import classes from './OverviewPage.module.css';
 import type { RunPageProps } from './RunPage';
 
+const SHOWN_TYPES = 5;
+
 /** A run at a glance: what was lost, where it broke, and whether the figures can be trusted. */
 export function OverviewPage({ run }: RunPageProps) {
   const name = run.summary.name;
@@ -41,9 +43,9 @@ export function OverviewPage({ run }: RunPageProps) {
           {(table) => <DamagedOps run={name} table={table} />}
         </Answer>
         {rows.data && graph.data && <Depth run={name} table={rows.data} model={graph.data} />}
+        <Origin run={run} />
         <Stages run={run} />
         <Notes run={run} />
-        <Origin run={run} />
       </Cards>
     </div>
   );
@@ -95,7 +97,7 @@ function Coverage({ run }: { run: RunDocument }) {
           </tr>
         </thead>
         <tbody>
-          {run.op_types.slice(0, 12).map(({ op_type: type, total, quantized, in_float: inFloat }) => (
+          {run.op_types.slice(0, SHOWN_TYPES).map(({ op_type: type, total, quantized, in_float: inFloat }) => (
             <tr key={type}>
               <td>{type}</td>
               <td className={classes.number}>{total}</td>
@@ -105,7 +107,11 @@ function Coverage({ run }: { run: RunDocument }) {
           ))}
         </tbody>
       </table>
-      {run.op_types.length > 12 && <p className={classes.soft}>and {countText(run.op_types.length - 12, 'more type')}</p>}
+      {run.op_types.length > SHOWN_TYPES && (
+        <p className={classes.soft}>
+          and {run.op_types.slice(SHOWN_TYPES).map(({ op_type: type, total }) => `${total} ${type}`).join(', ')}
+        </p>
+      )}
       {skipped.length > 0 && (
         <details className={classes.more}>
           <summary>{countText(skipped.length, 'op')} not compared</summary>
@@ -203,9 +209,12 @@ function Origin({ run }: { run: RunDocument }) {
           ['Mode', run.summary.mode],
           ['Trace', Number.isNaN(changed) ? trace : `${trace}; measuring changed outputs by ${numberText(changed)}`],
           ...Object.entries(samples).map(([name, value]) => [`Samples: ${name}`, String(value)] as const),
-          ...Object.entries(environment),
         ]}
       />
+      <details className={classes.more}>
+        <summary>Environment</summary>
+        <Facts facts={Object.entries(environment)} />
+      </details>
       {run.recipe_toml && (
         <details className={classes.more}>
           <summary>Recipe</summary>

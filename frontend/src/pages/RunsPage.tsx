@@ -36,7 +36,7 @@ function NoRuns() {
 function RunList({ runs }: { runs: readonly RunSummary[] }) {
   const { live } = useSource();
   const [words, setWords] = useState('');
-  const [sort, setSort] = useState<Sort>({ column: 'age', descending: true });
+  const [sort, setSort] = useState<Sort>({ column: 'age', descending: false });
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const [editing, setEditing] = useState<RunSummary | null>(null);
   const [deleting, setDeleting] = useState<readonly string[]>([]);
@@ -59,7 +59,7 @@ function RunList({ runs }: { runs: readonly RunSummary[] }) {
       <div className={classes.bar}>
         <h1>Runs</h1>
         <TextInput
-          size="sm"
+          size="xs"
           w={300}
           placeholder="Search name, model, mode, tag"
           aria-label="Search runs"
@@ -70,12 +70,12 @@ function RunList({ runs }: { runs: readonly RunSummary[] }) {
         <span className={classes.count}>{countText(rows.length, 'run')}</span>
         <span className={classes.gap} />
         {live && (
-          <Button variant="default" size="sm" disabled={!picked.length} data-testid="delete-runs" onClick={() => setDeleting(picked)}>
+          <Button variant="default" size="xs" disabled={!picked.length} data-testid="delete-runs" onClick={() => setDeleting(picked)}>
             Delete
           </Button>
         )}
         <Button
-          size="sm"
+          size="xs"
           disabled={picked.length !== 2}
           data-testid="compare-runs"
           title={picked.length === 2 ? undefined : 'Choose two runs'}
@@ -115,7 +115,7 @@ function RunList({ runs }: { runs: readonly RunSummary[] }) {
                     />
                   </td>
                   {columns.map((column) => (
-                    <td key={column.id} className={column.number ? classes.number : undefined}>
+                    <td key={column.id} className={column.number ? classes.number : column.id === 'mode' ? classes.mode : undefined}>
                       <RunCell run={run} column={column} row={row} />
                     </td>
                   ))}

@@ -33,13 +33,13 @@ function columnsOf({ trials }: Trials): Column[] {
       number: (row) => toNumber(trials[row].accuracy.quantized),
       text: (row) => scoreText(metric, toNumber(trials[row].accuracy.quantized)),
     },
-    { id: 'share', title: 'Quantized share', width: 130, number: (row) => trials[row].quantized_share, text: (row) => percentText(trials[row].quantized_share) },
+    { id: 'share', title: 'Quantized share', width: 150, number: (row) => trials[row].quantized_share, text: (row) => percentText(trials[row].quantized_share) },
     { id: 'float', title: 'Ops in float', width: 110, number: (row) => trials[row].fallback.length, text: (row) => String(trials[row].fallback.length) },
     { id: 'seconds', title: 'Time', width: 90, number: (row) => trials[row].seconds, text: (row) => durationText(trials[row].seconds) },
     {
       id: 'result',
       title: 'Result',
-      width: 190,
+      width: 260,
       text: (row) => {
         const { best, meets, pareto } = trials[row];
         return [best ? 'best' : '', meets ? 'meets the allowed drop' : '', pareto && !best ? 'not beaten' : ''].filter(Boolean).join(', ');

@@ -3,7 +3,7 @@ import type { Accuracy } from '../api/types';
 import { numberText, percentText } from '../app/text';
 
 /** Metrics that are shares of samples read better in percent. */
-const SHARES = /top|accuracy|iou|f1|similarity|precision|recall/i;
+const SHARES = /agreement|top|accuracy|iou|f1|similarity|precision|recall/i;
 
 export const scoreText = (metric: string, value: number): string =>
   SHARES.test(metric) && Math.abs(value) <= 1 ? percentText(value) : numberText(value);

@@ -24,7 +24,8 @@ interface Props {
   /** The types of ops to choose from. */
   types: readonly string[];
   metric: Metric;
-  onMetric(id: string): void;
+  /** Called with the metric that a threshold shall be for; without it the page chooses the metric elsewhere. */
+  onMetric?: (id: string) => void;
   filter: RowFilter;
   onFilter(filter: RowFilter): void;
   columns: readonly string[];
@@ -37,7 +38,7 @@ const noTransition = { transitionProps: { duration: 0 } };
 
 /** A table of compared tensors with its filters, the choice of its columns, and CSV of what it shows. */
 export function OpTable(props: Props) {
-  const { label, fileName, testId, table, rows, all, metric, filter, onFilter, selected, onSelect } = props;
+  const { label, fileName, testId, table, rows, all, metric, onMetric, filter, onFilter, selected, onSelect } = props;
   const dark = useDark();
   const known = useMemo(() => opColumns(table, dark), [table, dark]);
   const [shown, setShown] = useState<readonly string[]>(props.columns);
@@ -51,7 +52,7 @@ export function OpTable(props: Props) {
         {props.children}
         <TextInput
           size="xs"
-          w={190}
+          w={130}
           placeholder="Filter ops"
           aria-label="Filter by words"
           data-testid="filter-words"
@@ -60,7 +61,7 @@ export function OpTable(props: Props) {
         />
         <MultiSelect
           size="xs"
-          w={170}
+          w={124}
           className={classes.types}
           placeholder={filter.types.length ? undefined : 'All types'}
           aria-label="Filter by type"
@@ -72,21 +73,21 @@ export function OpTable(props: Props) {
           clearable
           searchable
         />
-        <Select
+        {onMetric && <Select
           size="xs"
           w={146}
           aria-label="Metric of the threshold"
           data={METRICS.map(({ id, title }) => ({ value: id, label: title }))}
           value={metric.id}
           allowDeselect={false}
-          onChange={(id) => id && props.onMetric(id)}
+          onChange={(id) => id && onMetric(id)}
           comboboxProps={noTransition}
-        />
+        />}
         <NumberInput
           size="xs"
-          w={104}
+          w={142}
           hideControls
-          placeholder={metric.better === 'high' ? 'at most' : 'at least'}
+          placeholder={`${metric.title} ${metric.better === 'high' ? 'at most' : 'at least'}`}
           prefix={metric.better === 'high' ? '≤ ' : '≥ '}
           aria-label={`Only rows with ${metric.title} ${metric.better === 'high' ? 'at most' : 'at least'}`}
           data-testid="filter-threshold"

@@ -21,7 +21,7 @@ const numberColumn = (
 ): Column => ({
   id,
   title,
-  width: Math.max(88, title.length * 7.4 + 28),
+  width: Math.max(96, title.length * 7.6 + 34),
   number: (row) => rows.number(id, row),
   text: (row) => text(rows.number(id, row)),
 });
@@ -35,7 +35,7 @@ function metricColumn(rows: RowTable, metric: Metric, dark: boolean): Column {
     id: metric.id,
     title,
     hint: metric.hint,
-    width: Math.max(92, title.length * 7.4 + 30),
+    width: Math.max(112, title.length * 7.6 + 34),
     number: (row) => values[row],
     text: (row) => metric.text(values[row]),
     swatch: (row) => {
