@@ -28,9 +28,7 @@ serve(Path({folder!r}), built=Path({built!r}), port=0, note=print,
 def built(folder: Path) -> Path:
     """A stand-in for the built app: its pages, a script and the place for an offline page's data."""
     (folder / "assets").mkdir(parents=True)
-    (folder / "index.html").write_text(
-        '<!doctype html><meta name="csp-nonce" content="__NONCE__"><div id="root"></div>'
-    )
+    (folder / "index.html").write_text('<!doctype html><div id="root"></div>')
     (folder / "assets" / "app-1.js").write_text("export {};")
     (folder / "offline.html").write_text(
         '<!doctype html><script id="quantscope-data" type="application/json"></script><script>"app"</script>'

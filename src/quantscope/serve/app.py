@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mimetypes
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +20,6 @@ from quantscope.serve.routes import router
 from quantscope.serve.workspace import Workspace
 
 BUILT = Path(__file__).parents[1] / "_web"
-NONCE = "__NONCE__"
-"""Stands in the built page where the nonce of the policy shall be."""
 
 _COMPRESSED_FROM = 2000
 
@@ -89,9 +86,7 @@ def _pages(built: Path) -> Callable[[str], Response]:
             return Response(files[path].read_bytes(), media_type=kind, headers={"Cache-Control": lasting})
         if "index.html" not in files:
             return Response("this installation has no built web app\n", 404, media_type="text/plain")
-        nonce = secrets.token_urlsafe(16)
-        content = files["index.html"].read_text("utf-8").replace(NONCE, nonce)
-        policy = {"Content-Security-Policy": POLICY.format(nonce=nonce), "Cache-Control": "no-cache"}
-        return Response(content, media_type="text/html", headers=policy)
+        policy = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
+        return Response(files["index.html"].read_bytes(), media_type="text/html", headers=policy)
 
     return page

@@ -31,27 +31,29 @@ _DATA = re.compile(rb'(<script id="quantscope-data" type="application/json">)\s*
 
 @dataclass(frozen=True)
 class _Detail:
-    """How much of the channels goes into the page; `left_out` says it in words."""
+    """How much of the channels goes into the page; `left_out` says it in words.
+
+    The counts are the histograms per channel, of activations apart.
+    """
 
     left_out: str
     digits: int | None = None
-    of_quantized_activations: bool = True
-    of_activations: bool = True
-    counts: bool = True
+    activations: bool = True
+    counts: tuple[str, ...] = ("reference", "quantized")
+    activation_counts: tuple[str, ...] = ("reference", "quantized")
 
 
 # From all to little: the first that fits is taken.
+_DIGITS = "figures per channel beyond 3 digits"
 _DETAILS = (
     _Detail(""),
     _Detail("figures per channel beyond 4 digits", 4),
-    _Detail("figures per channel beyond 3 digits", 3),
-    _Detail(
-        "figures per channel beyond 3 digits, and the quantized activations' histograms per channel",
-        3, of_quantized_activations=False,
-    ),
-    _Detail("the channels of activations, and figures per channel beyond 3 digits", 3, of_activations=False),
-    _Detail("histograms per channel, and the channels of activations", 3, of_activations=False, counts=False),
-)  # fmt: skip
+    _Detail(_DIGITS, 3),
+    _Detail(f"{_DIGITS}, and the histograms per channel of quantized activations", 3, activation_counts=("reference",)),
+    _Detail(f"{_DIGITS}, and the histograms per channel of activations", 3, activation_counts=()),
+    _Detail(f"{_DIGITS}, and all channels of activations", 3, activations=False),
+    _Detail(f"{_DIGITS}, all histograms per channel, and all channels of activations", 3, activations=False, counts=()),
+)
 
 
 def page(path: Path, *, most_bytes: int = MOST_BYTES, built: Path = BUILT) -> tuple[bytes, str]:
@@ -117,16 +119,16 @@ def _reduced(row: dict[str, Any], detail: _Detail) -> dict[str, Any]:
     if channels is None:
         return row
     activation = row["row"]["role"] == "activation"
-    if activation and not detail.of_activations:
+    if activation and not detail.activations:
         return {**row, "channels": None}
     reduced = dict(channels)
     if detail.digits is not None:
         for name in views.CHANNEL_FIGURES:
             reduced[name] = [float(f"{value:.{detail.digits}g}") for value in channels[name]]
-    if not detail.counts:
-        reduced["reference_counts"] = None
-    if not detail.counts or (activation and not detail.of_quantized_activations):
-        reduced["quantized_counts"] = None
+    kept = detail.activation_counts if activation else detail.counts
+    for side in get_args(api.Side):
+        if side not in kept:
+            reduced[f"{side}_counts"] = None
     return {**row, "channels": reduced}
 
 

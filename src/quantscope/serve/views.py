@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -62,7 +63,7 @@ def document(run: RunFile) -> api.RunDocument:
         document_version=facts["document_version"],
         accuracy=[accuracy(score) for score in _scores(run, diagnosis)],
         reference=_model_file(models.get("reference"), _picture(run, "reference")),
-        quantized=_model_file(models.get("quantized"), _picture(run, "quantized")),
+        quantized=_model_file(models.get("quantized") or _written(run), _picture(run, "quantized")),
         output=run.about("output"),
         samples=facts["samples"],
         environment=facts["environment"],
@@ -95,6 +96,12 @@ def _model_file(identity: Mapping[str, Any] | None, drawn: Picture | None) -> ap
     known = identity or {}
     ops = len(drawn.graph.ops) if drawn is not None else None
     return api.ModelFile(path=known.get("path"), bytes=known.get("bytes"), ops=ops)
+
+
+def _written(run: RunFile) -> dict[str, Any] | None:
+    """The model that the run wrote, if it is there."""
+    output = run.about("output")
+    return {"path": output, "bytes": os.path.getsize(output)} if output and os.path.isfile(output) else None
 
 
 def _op_types(diagnosis: Diagnosis) -> list[api.OpTypeCount]:
