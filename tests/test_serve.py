@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import signal
 import subprocess
@@ -456,3 +457,39 @@ def test_the_command_line_writes_the_page(folder: Path, tmp_path: Path) -> None:
     else:
         assert done.returncode == 2
         assert "no built web app" in done.stderr
+
+
+def test_diagnose_opens_the_app_on_the_new_run_and_ends_with_it(folder: Path, tmp_path: Path) -> None:
+    from quantscope.serve.app import BUILT
+
+    if not (BUILT / "index.html").is_file():
+        pytest.skip("this installation has no built web app")
+    (tmp_path / "model.qscope").write_bytes(b"")
+    command = [
+        sys.executable, "-m", "quantscope", "diagnose", str(folder / "model.onnx"), "--data",
+        str(folder / "samples.npz"), "--open",
+    ]  # fmt: skip
+    environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**environment, "XDG_DATA_HOME": str(tmp_path / "data")},
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        address = next(line for line in process.stderr if line.startswith("Open address"))
+        found = re.search(r"(https://\S+/)\?token=(\S+)&to=/runs/model-2\n", address)
+        assert found is not None, address
+        with httpx2.Client(base_url=found[1], headers={"Authorization": f"Bearer {found[2]}"}, verify=False) as client:
+            deadline = time.monotonic() + 60
+            while client.get("/api/runs/model-2").json().get("summary", {}).get("status") != "finished":
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        assert process.poll() is None
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "model-2.qscope" in out
+    assert "Traceback" not in err
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(found[1], verify=False)
