@@ -3,7 +3,7 @@
  * blindness tell apart. What has no value has no colour of the ramp at all: it is drawn hollow, with a dashed edge.
  */
 const LIGHT_STOPS = ['#a3121f', '#d5402b', '#f08a4b', '#fbc98d', '#ece6da', '#b5d3ea', '#77add9', '#4a8fd0'];
-const DARK_STOPS = ['#ff6a52', '#f58855', '#dba468', '#b0a48d', '#8aa3b8', '#6ea0d0', '#5799dc', '#4a93e0'];
+const DARK_STOPS = ['#ff6a52', '#f7894f', '#eeae5c', '#e3cf8b', '#b3d0c4', '#82b9da', '#5fa4e4', '#4a93e0'];
 
 export const STEPS = 24;
 

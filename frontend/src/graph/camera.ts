@@ -22,6 +22,8 @@ export interface Size {
 
 const MIN_ZOOM = 0.004;
 const MAX_ZOOM = 4;
+/** Room around the graph for the legend, which lies over the view's edge. */
+const MARGIN = 46;
 /** Labels are readable inside their boxes from this zoom on. */
 export const READABLE_ZOOM = 0.62;
 
@@ -60,7 +62,7 @@ export const lookingAt = (middle: Point, zoom: number, view: Size): Camera => ({
 });
 
 /** All of the world, with a margin. */
-export function fitting(world: Size, view: Size, margin = 28): Camera {
+export function fitting(world: Size, view: Size, margin = MARGIN): Camera {
   const zoom = bounded(
     Math.min((view.width - 2 * margin) / world.width, (view.height - 2 * margin) / world.height),
     MIN_ZOOM,
@@ -70,7 +72,7 @@ export function fitting(world: Size, view: Size, margin = 28): Camera {
 }
 
 /** As much of the world as is readable: all of it, or its top. */
-export function opening(world: Size, view: Size, margin = 28): Camera {
+export function opening(world: Size, view: Size, margin = MARGIN): Camera {
   const whole = fitting(world, view, margin);
   if (whole.zoom >= READABLE_ZOOM) return whole;
   const zoom = bounded((view.width - 2 * margin) / world.width, READABLE_ZOOM, 0.9);

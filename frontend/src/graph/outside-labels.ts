@@ -6,7 +6,8 @@ const LETTER = 0.56;
 /** Boxes that are lower than this on the screen stand too close for labels. */
 const LOWEST_BOX = 4;
 const MOST_LABELS = 500;
-const CELL = 8;
+const CELL = 4;
+const GAP = 6;
 const LONGEST = 34;
 /** A label that is cut to less than this says nothing. */
 const FEWEST_LETTERS = 5;
@@ -18,7 +19,7 @@ export interface LabelPlace {
   inside: boolean;
 }
 
-/** Finds room for labels of constant size on the screen: inside boxes or, where they do not fit, to the right of them. */
+/** Finds room for labels of constant size on the screen: inside boxes or, where they do not fit, beside them. */
 export class OutsideLabels {
   readonly pixels = PIXELS;
   private readonly taken = new Set<number>();
@@ -44,17 +45,15 @@ export class OutsideLabels {
     if (label.length <= letters) return inside(label);
     if (screen.height < LOWEST_BOX) return null;
     const text = label.length <= LONGEST ? label : `${label.slice(0, LONGEST - 1)}…`;
-    const room: Rect = {
-      x: screen.x + screen.width + 6,
-      y: screen.y + screen.height / 2 - PIXELS / 2,
-      width: text.length * PIXELS * LETTER,
-      height: PIXELS,
-    };
-    if (this.cells(room).some((cell) => this.taken.has(cell))) {
-      return letters < FEWEST_LETTERS ? null : inside(`${label.slice(0, letters - 1)}…`);
+    const width = text.length * PIXELS * LETTER;
+    const y = screen.y + screen.height / 2 - PIXELS / 2;
+    for (const x of [screen.x + screen.width + GAP, screen.x - GAP - width]) {
+      const room = { x, y, width, height: PIXELS };
+      if (this.cells(room).some((cell) => this.taken.has(cell))) continue;
+      this.occupy(room);
+      return { text, x: x / this.camera.zoom + this.camera.x, y: middle, inside: false };
     }
-    this.occupy(room);
-    return { text, x: box.x + box.width + 6 / this.camera.zoom, y: middle, inside: false };
+    return letters < FEWEST_LETTERS ? null : inside(`${label.slice(0, letters - 1)}…`);
   }
 
   private onScreen(box: Rect): Rect {
@@ -69,7 +68,7 @@ export class OutsideLabels {
   private cells({ x, y, width, height }: Rect): number[] {
     const found: number[] = [];
     for (let row = Math.floor(y / CELL); row <= Math.floor((y + height - 1) / CELL); row++) {
-      for (let column = Math.floor(x / CELL); column <= Math.floor((x + width) / CELL); column++) {
+      for (let column = Math.floor(x / CELL); column <= Math.floor((x + width - 1) / CELL); column++) {
         found.push(row * 65536 + column);
       }
     }

@@ -83,3 +83,18 @@ export const valueText = (metric: Metric, value: number): string =>
 
 export const scaleFor = (metric: Metric, values: ArrayLike<number>): Scale =>
   metric.scale ?? scaleOf(values, metric.better, metric.log);
+
+const WORST_PART = 0.1;
+
+/**
+ * A threshold from which on rows count as bad until the reader says otherwise: half way between the ends of the scale
+ * or, where no row is as bad as that, so that a tenth of the rows passes.
+ */
+export function badThreshold(metric: Metric, scale: Scale, values: Float64Array, rows: readonly number[]): number {
+  const { worst, best, log } = scale;
+  const middle = log ? Math.sqrt(worst * best) : (worst + best) / 2;
+  const sign = metric.better === 'high' ? 1 : -1;
+  const known = Float64Array.from(rows, (row) => sign * values[row]).filter((value) => !Number.isNaN(value)).sort();
+  if (!known.length || known[0] <= sign * middle) return Number(middle.toPrecision(3));
+  return sign * known[Math.floor((known.length - 1) * WORST_PART)];
+}

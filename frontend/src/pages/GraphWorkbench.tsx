@@ -15,7 +15,7 @@ import { Outline } from '../graph/Outline';
 import { DARK_PALETTE, LIGHT_PALETTE } from '../graph/palette';
 import type { GraphSurface } from '../graph/surface';
 import { exposeSurface } from '../graph/test-hook';
-import { metricOf } from '../metrics/metrics';
+import { badThreshold, metricOf } from '../metrics/metrics';
 import { filterRows, isFiltering, NO_FILTER, type RowFilter } from '../table/filter';
 import { ACTIVATION_COLUMNS, WEIGHT_COLUMNS } from '../table/op-columns';
 import { OpTable } from '../table/OpTable';
@@ -125,7 +125,7 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
         onFound={selectAndReveal}
         onOnlyBad={(on) => {
           setOnlyBad(on);
-          if (on && !isFiltering(filter)) setFilter({ ...NO_FILTER, threshold: middle(values.scale) });
+          if (on && !isFiltering(filter)) setFilter({ ...NO_FILTER, threshold: badThreshold(metric, values.scale, metric.values(table), ofRole) });
         }}
         onState={(next) => change(next, 'replace')}
       />
@@ -237,7 +237,3 @@ function withGroups(model: GraphModel, nodes: readonly number[]): Set<BoxId> {
   for (const node of nodes) for (const group of model.ancestorsOf(node)) found.add(boxOfGroup(group));
   return found;
 }
-
-/** Half way between the ends of a scale: what is worse counts as bad until the reader says otherwise. */
-const middle = ({ worst, best, log }: { worst: number; best: number; log: boolean }): number =>
-  Number((log ? Math.sqrt(worst * best) : (worst + best) / 2).toPrecision(3));

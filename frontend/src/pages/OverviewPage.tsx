@@ -34,10 +34,12 @@ export function OverviewPage({ run }: RunPageProps) {
         </Notice>
       )}
       <Cards>
-        {run.accuracy.map((accuracy) => (
-          <AccuracyCard key={accuracy.metric} accuracy={accuracy} />
-        ))}
-        <Breaks run={run} />
+        <div className={classes.column}>
+          {run.accuracy.map((accuracy) => (
+            <AccuracyCard key={accuracy.metric} accuracy={accuracy} />
+          ))}
+          <Breaks run={run} />
+        </div>
         <Coverage run={run} />
         <Answer of={rows} what="the compared tensors">
           {(table) => <DamagedOps run={name} table={table} />}

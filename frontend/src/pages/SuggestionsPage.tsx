@@ -56,16 +56,10 @@ function One({ run, place, suggestion }: { run: string; place: number; suggestio
         ))}
         {verified?.notes.map((line) => <li key={line}>{line}</li>)}
       </ul>
-      <dl className={classes.figures}>
-        <div>
-          <dt>addresses of the error</dt>
-          <dd>{percentText(share)}</dd>
-        </div>
-        <div>
-          <dt>of the work leaves 8 bits</dt>
-          <dd>{percentText(cost)}</dd>
-        </div>
-      </dl>
+      <p className={classes.figures}>
+        It addresses <strong>{percentText(share)}</strong> of the error and takes <strong>{percentText(cost)}</strong> of the
+        work out of 8 bits.
+      </p>
       {ops.length > 0 && (
         <p className={classes.ops}>
           {ops.slice(0, SHOWN_OPS).map((op) => (

@@ -52,7 +52,7 @@ export function OpTable(props: Props) {
         {props.children}
         <TextInput
           size="xs"
-          w={130}
+          w={122}
           placeholder="Filter ops"
           aria-label="Filter by words"
           data-testid="filter-words"
@@ -61,7 +61,7 @@ export function OpTable(props: Props) {
         />
         <MultiSelect
           size="xs"
-          w={124}
+          w={116}
           className={classes.types}
           placeholder={filter.types.length ? undefined : 'All types'}
           aria-label="Filter by type"
@@ -85,7 +85,7 @@ export function OpTable(props: Props) {
         />}
         <NumberInput
           size="xs"
-          w={142}
+          w={134}
           hideControls
           placeholder={`${metric.title} ${metric.better === 'high' ? 'at most' : 'at least'}`}
           prefix={metric.better === 'high' ? '≤ ' : '≥ '}
@@ -109,7 +109,8 @@ export function OpTable(props: Props) {
               Columns
             </Button>
           </Menu.Target>
-          <Menu.Dropdown className={classes.columns}>
+          <Menu.Dropdown>
+            <div className={classes.columns}>
             {known.map(({ id, title }) => (
               <Checkbox
                 key={id}
@@ -119,6 +120,7 @@ export function OpTable(props: Props) {
                 onChange={(event) => setShown(event.currentTarget.checked ? [...shown, id] : shown.filter((other) => other !== id))}
               />
             ))}
+            </div>
           </Menu.Dropdown>
         </Menu>
         <Button
