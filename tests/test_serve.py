@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ import onnx
 import pytest
 from starlette.testclient import TestClient
 
+import large_run
 import quantscope
 from conftest import convolutions, images
 from quantscope import advice
@@ -493,3 +495,16 @@ def test_diagnose_opens_the_app_on_the_new_run_and_ends_with_it(folder: Path, tm
     assert "Traceback" not in err
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(found[1], verify=False)
+
+
+def test_a_graph_of_twenty_thousand_ops_is_answered_like_any_other(tmp_path: Path, app: Path) -> None:
+    made = large_run.write(tmp_path / "large.qscope", 350)
+    assert len(made.ops) > 19_000
+    client = TestClient(application(Workspace(tmp_path), None, app))
+    graph = get(client, "/api/runs/large/graphs/reference", api.Graph)
+    assert graph.nodes.name == [op.name for op in made.ops]
+    children = Counter(graph.groups.parent) + Counter(graph.nodes.group)
+    assert max(children.values()) <= 32
+    rows = get(client, "/api/runs/large/rows", api.Rows)
+    assert [graph.nodes.name[i] for i in rows.node] == rows.op
+    assert get(client, f"/api/runs/large/graphs/quantized/nodes/{len(made.ops) - 1}", api.Node).op == "MatMul"

@@ -386,10 +386,17 @@ class RunFile:
         rows = self._connection.execute("SELECT row, arrays FROM tensors ORDER BY position").fetchall()
         return tuple(_row(json.loads(row), unpack(arrays) if arrays else {}) for row, arrays in rows)
 
-    def plain_rows(self) -> dict[int, TensorDiagnosis]:
-        """The rows so far by position, without histograms and channels: many times faster to read."""
-        rows = self._connection.execute("SELECT position, row FROM tensors ORDER BY position").fetchall()
+    def plain_rows(self, op: str | None = None) -> dict[int, TensorDiagnosis]:
+        """The rows so far by position, of one op or of all, without histograms and channels, which take most time."""
+        chosen, values = ("WHERE op = ?", (op,)) if op is not None else ("", ())
+        rows = self._connection.execute(
+            f"SELECT position, row FROM tensors {chosen} ORDER BY position", values
+        ).fetchall()
         return {position: _row(json.loads(row), {}) for position, row in rows}
+
+    def positions(self) -> tuple[int, ...]:
+        """The positions of the rows so far, in execution order."""
+        return tuple(row[0] for row in self._connection.execute("SELECT position FROM tensors ORDER BY position"))
 
     def row(self, position: int) -> TensorDiagnosis | None:
         """The row at this position in full; None if there is none."""

@@ -52,6 +52,10 @@ class Picture:
         readers = self._read.get(tensor.quantized_tensor, ()) if tensor.role != "activation" else ()
         return next((self._owner[i] for i in readers if self._owner[i] >= 0), -1)
 
+    def is_code(self, node: int) -> bool:
+        """True for a node that only turns values into codes or back: its rows are those of the op it belongs to."""
+        return self._owner[node] != node
+
     def operand(self, name: str, nodes: Sequence[int]) -> dict[str, Any]:
         """A tensor that an op reads or writes."""
         return {**_facts(self.graph.tensor(name)), "constant": name in self.graph.constants, "nodes": list(nodes)}

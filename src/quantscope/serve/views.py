@@ -46,13 +46,14 @@ def document(run: RunFile) -> api.RunDocument:
     path = _path(run)
     diagnosis = run.diagnosis(plain=True)
     facts = overview(diagnosis)
-    positions = {(t.op, t.tensor, t.role): position for position, t in run.plain_rows().items()}
+    rows = zip(run.positions(), diagnosis.tensors, strict=False)
+    positions = {t.tensor: position for position, t in rows if t.role == "activation"}
     recipe = diagnosis.recipe
     models = run.about("models") or {}
     sources = [
         api.FailureSource(
             op=source.row.op,
-            row=positions[source.row.op, source.row.tensor, source.row.role],
+            row=positions[source.row.tensor],
             inputs_db=figure(source.inputs_db),
             sqnr_db=figure(source.row.sqnr_db),
         )
@@ -150,7 +151,10 @@ def node(run: RunFile, side: api.Side, index: int) -> dict[str, Any]:
     drawn = _needed_picture(run, side)
     if index >= len(drawn.graph.ops):
         raise MissingError(f"no node {index} in a graph of {len(drawn.graph.ops)} ops")
-    rows = {p: t for p, t in run.plain_rows().items() if drawn.node_of(t, side) == index}
+    own = run.plain_rows(drawn.graph.ops[index].name)
+    # An op of the quantized model may be called otherwise than the one that its rows are about.
+    rows = own if own or side == "reference" or drawn.is_code(index) else run.plain_rows()
+    rows = {position: row for position, row in rows.items() if drawn.node_of(row, side) == index}
     return _node(run, drawn, side, index, rows)
 
 
