@@ -352,6 +352,30 @@ def test_a_failed_run_says_why(tmp_path: Path, app: Path) -> None:
     assert [(run["status"], run["reason"]) for run in found] == [("failed", "the camera was unplugged")]
 
 
+def test_pages_that_come_and_go_leave_room_for_others(tmp_path: Path, app: Path) -> None:
+    with serving(tmp_path, app) as server, server.client() as client:
+        for _ in range(130):
+            with client.stream("GET", "/api/events") as response:
+                assert response.status_code == 200
+                assert next(events(response))["kind"] == "runs"
+        limits = httpx2.Limits(max_connections=200)
+        with server.client(limits=limits) as many, ExitStack() as pages:
+            streams = [events(pages.enter_context(many.stream("GET", "/api/events"))) for _ in range(100)]
+            assert {next(stream)["kind"] for stream in streams} == {"runs"}
+            assert many.get("/api/events").status_code == 429
+            assert many.get("/api/runs").status_code == 200
+
+
+def test_a_run_that_begins_is_not_taken_for_a_damaged_one(tmp_path: Path, app: Path) -> None:
+    client = TestClient(application(Workspace(tmp_path), None, app))
+    (tmp_path / "new.qscope").write_bytes(b"")
+    assert client.get("/api/runs").json()["runs"] == []
+    os.utime(tmp_path / "new.qscope", (1, 1))
+    (left,) = client.get("/api/runs").json()["runs"]
+    assert left["status"] == "damaged"
+    assert "killed before it began" in left["reason"]
+
+
 def resident(process: int) -> int:
     """The memory of a process in bytes."""
     status = Path(f"/proc/{process}/status").read_text()

@@ -259,6 +259,7 @@ def _not_text(path: Path) -> None:
 
 def _empty(path: Path) -> None:
     path.write_bytes(b"")
+    os.utime(path, (1, 1))
 
 
 HOSTILE = [

@@ -40,11 +40,11 @@ class Live:
         """
         if len(self._streams) >= _MOST_STREAMS:
             raise BusyError(f"{_MOST_STREAMS} pages are open already", next_step="close one, and load the page again")
+        return self._stream()
+
+    async def _stream(self) -> AsyncIterator[bytes]:
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(_MOST_WAITING)
         self._streams.add(queue)
-        return self._stream(queue)
-
-    async def _stream(self, queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
         try:
             lines = await asyncio.to_thread(self._look)
             if self._watching is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ T = TypeVar("T")
 _KEPT_BYTES = 2**26
 _AT_A_TIME = 4
 _LONGEST_TAG = 40
+_BEGINNING_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +80,8 @@ class Workspace:
         """The line of a run; None if it is gone by now. What did not change is not read again."""
         try:
             path = self.path(name)
+            if _is_beginning(path):
+                return None
             now = revision(path)
         except (MissingError, OSError):
             return None
@@ -205,6 +209,12 @@ def _is_name(name: str) -> bool:
 def _is_run(entry: os.DirEntry[str]) -> bool:
     name = entry.name.removesuffix(SUFFIX)
     return name != entry.name and _is_name(name) and entry.is_file(follow_symlinks=False)
+
+
+def _is_beginning(path: Path) -> bool:
+    """True for the moment in which a run has its name and not yet its first line."""
+    found = path.stat()
+    return found.st_size == 0 and time.time() - found.st_mtime < _BEGINNING_SECONDS
 
 
 @contextmanager
