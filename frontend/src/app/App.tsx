@@ -27,6 +27,7 @@ export function App() {
       </a>
       <Header route={route} connected={connected} />
       <main id="main" tabIndex={-1} className={classes.main}>
+        {route.page !== 'runs' && <h1 className="visually-hidden">{title}</h1>}
         {route.page === 'runs' && <RunsPage />}
         {route.page === 'compare' && <ComparePage a={route.a} b={route.b} />}
         {route.page === 'run' && <RunPage key={route.run} run={route.run} view={route.view} state={route.state} />}

@@ -1,5 +1,6 @@
-import { Button, Group, Modal, Text } from '@mantine/core';
+import { Button, Group, Text } from '@mantine/core';
 import { useDeleteRuns } from '../api/queries';
+import { Dialog } from '../app/Dialog';
 import { Failure } from '../app/Notice';
 
 /** Asks before it deletes. */
@@ -7,7 +8,7 @@ export function DeleteRuns({ names, onClose }: { names: readonly string[]; onClo
   const remove = useDeleteRuns();
   const what = names.length === 1 ? `the run “${names[0]}”` : `${names.length} runs`;
   return (
-    <Modal opened onClose={onClose} title={`Delete ${what}?`}>
+    <Dialog title={`Delete ${what}?`} onClose={onClose}>
       <Text size="sm">
         {names.length > 1 && <>{names.join(', ')}. </>}
         The run file is removed from the disk, which cannot be undone. Models and samples stay.
@@ -21,6 +22,6 @@ export function DeleteRuns({ names, onClose }: { names: readonly string[]; onClo
           Delete
         </Button>
       </Group>
-    </Modal>
+    </Dialog>
   );
 }

@@ -1,7 +1,8 @@
-import { Button, Group, Modal, TagsInput, TextInput } from '@mantine/core';
+import { Button, Group, TagsInput, TextInput } from '@mantine/core';
 import { useState } from 'react';
 import { useChangeRun } from '../api/queries';
 import type { RunSummary } from '../api/types';
+import { Dialog } from '../app/Dialog';
 import { Failure } from '../app/Notice';
 
 interface Props {
@@ -20,7 +21,7 @@ export function EditRun({ run, onClose, onDelete }: Props) {
     change.mutate({ run: run.name, ...renamed, tags }, { onSuccess: onClose });
   };
   return (
-    <Modal opened onClose={onClose} title="Edit run">
+    <Dialog title="Edit run" onClose={onClose}>
       <form
         onSubmit={(event) => {
           event.preventDefault();
@@ -52,6 +53,6 @@ export function EditRun({ run, onClose, onDelete }: Props) {
           </Group>
         </Group>
       </form>
-    </Modal>
+    </Dialog>
   );
 }

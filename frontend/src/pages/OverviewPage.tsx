@@ -220,7 +220,7 @@ function Origin({ run }: { run: RunDocument }) {
       {run.recipe_toml && (
         <details className={classes.more}>
           <summary>Recipe</summary>
-          <pre>{run.recipe_toml}</pre>
+          <pre tabIndex={0} aria-label="Recipe">{run.recipe_toml}</pre>
           <CopyButton text={run.recipe_toml} label="Copy recipe" />
         </details>
       )}

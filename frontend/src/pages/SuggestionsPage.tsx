@@ -21,7 +21,7 @@ export function SuggestionsPage({ run }: RunPageProps) {
         found.suggestions.length ? (
           <div className={classes.page}>
             <div className={classes.head}>
-              <h1>{countText(found.suggestions.length, 'suggestion')}</h1>
+              <h2>{countText(found.suggestions.length, 'suggestion')}</h2>
               <span className={classes.soft}>The most promising first. Shares are estimates until a suggestion is verified.</span>
               {found.verify && <CopyButton text={found.verify} label="Copy command that verifies them" testId="copy-verify" />}
             </div>
@@ -47,7 +47,7 @@ function One({ run, place, suggestion }: { run: string; place: number; suggestio
     <article className={classes.card}>
       <div className={classes.title}>
         <span className={classes.place}>{place}</span>
-        <h2>{title}</h2>
+        <h3>{title}</h3>
         <Gain verified={verified} />
       </div>
       <ul className={classes.evidence}>
@@ -104,7 +104,7 @@ function Copies({ suggestion }: { suggestion: Suggestion }) {
       </div>
       <details className={classes.patch}>
         <summary>What changes in the recipe</summary>
-        <pre>{suggestion.patch_toml}</pre>
+        <pre tabIndex={0} aria-label="Change of the recipe">{suggestion.patch_toml}</pre>
       </details>
     </>
   );

@@ -141,7 +141,7 @@ function Chosen({ search, index, run }: { search: Trials; index: number; run: st
           ))}
         </p>
       )}
-      <pre className={classes.recipe}>{trial.recipe_toml}</pre>
+      <pre className={classes.recipe} tabIndex={0} aria-label="Recipe">{trial.recipe_toml}</pre>
     </Card>
   );
 }

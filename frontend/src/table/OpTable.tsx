@@ -1,4 +1,4 @@
-import { Button, Checkbox, Menu, MultiSelect, NumberInput, Select, TextInput } from '@mantine/core';
+import { Button, Checkbox, MultiSelect, NumberInput, Popover, Select, TextInput } from '@mantine/core';
 import { type ReactNode, useMemo, useState } from 'react';
 import type { RowTable } from '../api/rows';
 import { saveText } from '../app/download';
@@ -103,13 +103,13 @@ export function OpTable(props: Props) {
         <span className={classes.count} role="status" data-testid={`${testId}-count`}>
           {rows.length === all ? countText(all, 'row') : `${rows.length.toLocaleString('en')} of ${countText(all, 'row')}`}
         </span>
-        <Menu closeOnItemClick={false} position="bottom-end" withinPortal>
-          <Menu.Target>
+        <Popover position="bottom-end" withinPortal trapFocus shadow="md" {...noTransition}>
+          <Popover.Target>
             <Button size="compact-xs" variant="default" data-testid="choose-columns">
               Columns
             </Button>
-          </Menu.Target>
-          <Menu.Dropdown>
+          </Popover.Target>
+          <Popover.Dropdown aria-label="Columns">
             <div className={classes.columns}>
             {known.map(({ id, title }) => (
               <Checkbox
@@ -121,8 +121,8 @@ export function OpTable(props: Props) {
               />
             ))}
             </div>
-          </Menu.Dropdown>
-        </Menu>
+          </Popover.Dropdown>
+        </Popover>
         <Button
           size="compact-xs"
           variant="default"
