@@ -70,7 +70,7 @@ def document(run: RunFile) -> api.RunDocument:
         environment=facts["environment"],
         recipe=facts["recipe"],
         recipe_toml=text(recipe) if recipe is not None else None,
-        coverage=figure(diagnosis.coverage),
+        coverage=figure(diagnosis.coverage) if run.about("compute_ops") is not None else None,
         skipped=facts["skipped"],
         trace=diagnosis.trace,
         measuring_changed=None if diagnosis.measuring_changed is None else figure(diagnosis.measuring_changed),
