@@ -1,5 +1,5 @@
 import { useMutation, useQuery, useQueryClient, type QueryClient } from '@tanstack/react-query';
-import { createContext, useContext, useEffect, useState } from 'react';
+import { createContext, useContext, useEffect, useRef, useState } from 'react';
 import { channelData } from '../charts/channels';
 import { GraphModel } from '../graph/model';
 import { unpackCounts } from './figures';
@@ -19,10 +19,15 @@ export function useSource(): DataSource {
 
 const RUNS = ['runs'];
 
-/** Options of a query whose answer lasts until the run has another revision; the older one is shown meanwhile. */
-function lasting(key: readonly (string | number | null)[], revision: string) {
+/**
+ * Options of a query whose answer lasts until the run has another revision; the older one is shown meanwhile.
+ *
+ * Nothing is asked for before the revision is known: it would be asked for again when it is.
+ */
+function lasting(key: readonly (string | number)[], revision: string) {
   return {
     queryKey: [...key, revision],
+    enabled: revision !== '',
     placeholderData: <T>(previous: T | undefined, query?: { queryKey: readonly unknown[] }): T | undefined =>
       query && key.every((part, i) => query.queryKey[i] === part) ? previous : undefined,
     staleTime: Infinity,
@@ -64,12 +69,12 @@ export function useRun(name: string) {
   });
 }
 
-/** A model's graph; `ops` is the number of its nodes, null as long as the run has none. */
-export function useGraph(name: string, side: Side, ops: number | null) {
+/** A model's graph. It never changes once it is there; as long as it is not, it is asked for with each revision. */
+export function useGraph(name: string, side: Side) {
   const { client } = useSource();
-  return useQuery({
-    queryKey: ['graph', name, side, ops],
-    enabled: ops !== null,
+  const revision = useRevision(name);
+  const graph = useQuery({
+    queryKey: ['graph', name, side],
     queryFn: async () => {
       const columns = await dataOf(client.GET('/api/runs/{name}/graphs/{side}', { params: { path: { name, side } } }));
       return new GraphModel(columns);
@@ -77,6 +82,13 @@ export function useGraph(name: string, side: Side, ops: number | null) {
     staleTime: Infinity,
     retry: isWorthRetrying,
   });
+  const { isError, refetch } = graph;
+  const asked = useRef(revision);
+  useEffect(() => {
+    if (isError && asked.current !== revision) void refetch();
+    asked.current = revision;
+  }, [isError, refetch, revision]);
+  return graph;
 }
 
 export function useNode(name: string, side: Side, index: number) {
@@ -98,13 +110,12 @@ export function useRows(name: string) {
 }
 
 /** A row in full, its counts unpacked. */
-export function useRow(name: string, index: number | null) {
+export function useRow(name: string, index: number) {
   const { client } = useSource();
   return useQuery({
     ...lasting(['row', name, index], useRevision(name)),
-    enabled: index !== null,
     queryFn: async () => {
-      const path = { name, index: index! };
+      const path = { name, index };
       const details = await dataOf(client.GET('/api/runs/{name}/rows/{index}', { params: { path } }));
       const { channels } = details;
       const counts = [channels?.reference_counts, channels?.quantized_counts];
@@ -135,7 +146,7 @@ export function useTrials(name: string) {
 export function useComparison(a: string, b: string) {
   const { client } = useSource();
   return useQuery({
-    ...lasting(['compare', a, b], `${useRevision(a)} ${useRevision(b)}`),
+    ...lasting(['compare', a, b], [useRevision(a), useRevision(b)].filter(Boolean).join(' ')),
     queryFn: () => dataOf(client.GET('/api/compare', { params: { query: { a, b } } })),
   });
 }

@@ -19,6 +19,8 @@ interface Props {
   histogram: Histogram;
   /** What the codes can represent: values beyond it are clipped. */
   range: readonly number[] | null;
+  /** The distance of two codes; NaN where it is not the same everywhere. */
+  step: number;
 }
 
 interface Frame {
@@ -49,8 +51,8 @@ function frameOf(histogram: Histogram, range: readonly number[] | null, size: Si
 }
 
 /** Values of both models on shared bins, with the quantization range marked and what it clips. */
-export function ActivationHistogram({ title, fileName, histogram: given, range }: Props) {
-  const histogram = useMemo(() => withoutComb(given), [given]);
+export function ActivationHistogram({ title, fileName, histogram: given, range, step }: Props) {
+  const histogram = useMemo(() => withoutComb(given, step), [given, step]);
   const [kind, setKind] = useState('log');
   const log = kind === 'log';
   const { first, width, reference, quantized } = histogram;

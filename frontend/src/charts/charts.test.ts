@@ -36,15 +36,16 @@ describe('a histogram', () => {
   });
 
   test('gets bins that each hold a code', () => {
-    const { reference, quantized } = withoutComb(comb);
+    const { reference, quantized } = withoutComb(comb, NaN);
     expect(quantized.filter((count) => count === 0)).toEqual([]);
     expect(reference.reduce((a, b) => a + b)).toBe(1024);
     expect(quantized.reduce((a, b) => a + b)).toBe(comb.quantized.reduce((a, b) => a + b));
   });
 
   test('of few codes does not become one bar', () => {
+    expect(withoutComb(comb, 3).width).toBe(8);
     const binary = { ...comb, quantized: comb.quantized.map((_, i) => (i === 0 ? 1024 : 0)) };
-    expect(withoutComb(binary).reference.length).toBeGreaterThanOrEqual(32);
+    expect(withoutComb(binary, NaN).reference.length).toBeGreaterThanOrEqual(32);
   });
 });
 

@@ -18,12 +18,14 @@ function emptyShare({ reference, quantized }: Histogram): number {
 }
 
 /**
- * The histogram in bins so wide that each holds at least one code of the quantized tensor.
+ * The histogram in bins so wide that each holds at least two codes of the quantized tensor.
  *
- * With narrower ones the quantized tensor, which has few different values, is a comb: every other bin is empty.
+ * With narrower ones the quantized tensor, which has few different values, is a comb: every other bin is empty. `step`
+ * is the distance of two codes, NaN where it is not the same everywhere: then bins grow until hardly any is empty.
  */
-export function withoutComb(histogram: Histogram): Histogram {
+export function withoutComb(histogram: Histogram, step: number): Histogram {
+  const isComb = (found: Histogram): boolean => (Number.isNaN(step) ? emptyShare(found) > COMB : found.width < 2 * step);
   let found = histogram;
-  while (found.reference.length > FEWEST_BINS && emptyShare(found) > COMB) found = halved(found);
+  while (found.reference.length > FEWEST_BINS && isComb(found)) found = halved(found);
   return found;
 }

@@ -58,6 +58,7 @@ export function ChannelViews({ data, fileName }: { data: ChannelData; fileName: 
             fileName={`${fileName}-${channel}`}
             histogram={histogramOf(data, channel)}
             range={null}
+            step={NaN}
           />
         </div>
       )}

@@ -71,6 +71,7 @@ function Charts({ table, row, details }: { table: RowTable; row: number; details
             fileName={`${name}-histogram`}
             histogram={details.histogram}
             range={details.range}
+            step={table.number('scale', row)}
           />
         </div>
       )}

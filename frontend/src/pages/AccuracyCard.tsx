@@ -1,16 +1,20 @@
 import { toNumber } from '../api/figures';
 import type { Accuracy } from '../api/types';
 import { Card } from '../app/Card';
-import { countText, percentText } from '../app/text';
+import { countText, numberText } from '../app/text';
 import { differenceText, isClearlyWorse, scoreText } from './accuracy';
 import classes from './AccuracyCard.module.css';
+
+/** A loss of less than this part of the reference's value raises no alarm. */
+const SMALL_LOSS = 0.01;
 
 /** One metric of both models, their ratio, and the interval of the difference. */
 export function AccuracyCard({ accuracy }: { accuracy: Accuracy }) {
   const { metric, samples } = accuracy;
   const [reference, quantized, ratio] = [accuracy.reference, accuracy.quantized, accuracy.ratio].map(toNumber);
   const [difference, low, high] = [accuracy.difference, accuracy.low, accuracy.high].map(toNumber);
-  const worse = isClearlyWorse(accuracy);
+  const real = isClearlyWorse(accuracy);
+  const worse = real && Math.abs(difference) > SMALL_LOSS * Math.abs(reference);
   return (
     <Card title={`Accuracy: ${metric}`} testId="accuracy" aside={<span className={classes.samples}>{countText(samples, 'sample')}</span>}>
       <dl className={classes.figures}>
@@ -26,7 +30,7 @@ export function AccuracyCard({ accuracy }: { accuracy: Accuracy }) {
         </div>
         <div>
           <dt>Ratio</dt>
-          <dd data-testid="accuracy-ratio">{percentText(ratio)}</dd>
+          <dd data-testid="accuracy-ratio">{Number.isNaN(ratio) ? numberText(ratio) : `${numberText(100 * ratio)} %`}</dd>
         </div>
       </dl>
       <p className={classes.interval}>
@@ -37,7 +41,7 @@ export function AccuracyCard({ accuracy }: { accuracy: Accuracy }) {
           </>
         )}
         {'. '}
-        {worse ? 'The loss is real.' : 'Chance alone may explain it.'}
+        {worse ? 'The loss is real.' : real ? 'The loss is real, though small.' : 'Chance alone may explain it.'}
       </p>
       <Interval low={low} high={high} difference={difference} worse={worse} />
     </Card>

@@ -1,6 +1,6 @@
 import { Button, SegmentedControl, Select, Switch, TextInput } from '@mantine/core';
 import { type RefObject, useState } from 'react';
-import type { Role, RunDocument, Side } from '../api/types';
+import type { Role, Side } from '../api/types';
 import type { RunState } from '../app/route';
 import type { BoxId } from '../graph/ids';
 import type { GraphSurface } from '../graph/surface';
@@ -8,7 +8,6 @@ import { type Metric, METRICS } from '../metrics/metrics';
 import classes from './GraphToolbar.module.css';
 
 interface Props {
-  run: RunDocument;
   side: Side;
   role: Role;
   metric: Metric;
@@ -24,7 +23,7 @@ interface Props {
 
 /** Which model, which tensors and which metric the graph shows, and ways to find an op. */
 export function GraphToolbar(props: Props) {
-  const { run, side, role, metric, search, matches, onlyBad, surface, onSearch, onFound, onOnlyBad, onState } = props;
+  const { side, role, metric, search, matches, onlyBad, surface, onSearch, onFound, onOnlyBad, onState } = props;
   const [at, setAt] = useState(0);
   const step = (by: number): void => {
     if (!matches.length) return;
@@ -42,7 +41,7 @@ export function GraphToolbar(props: Props) {
         onChange={(value) => onState({ side: value as Side })}
         data={[
           { value: 'reference', label: 'Reference' },
-          { value: 'quantized', label: 'Quantized', disabled: run.quantized.ops === null },
+          { value: 'quantized', label: 'Quantized' },
         ]}
       />
       <SegmentedControl

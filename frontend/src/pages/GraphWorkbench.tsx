@@ -1,6 +1,6 @@
 import { useCallback, useDeferredValue, useEffect, useMemo, useRef, useState } from 'react';
 import type { RowTable } from '../api/rows';
-import type { RunDocument, Side } from '../api/types';
+import type { Side } from '../api/types';
 import { type RunState, useChangeState } from '../app/route';
 import { Splitter, useSplit } from '../app/Splitter';
 import { useDark } from '../app/use-dark';
@@ -23,7 +23,7 @@ import { GraphToolbar } from './GraphToolbar';
 import classes from './GraphWorkbench.module.css';
 
 interface Props {
-  run: RunDocument;
+  run: string;
   model: GraphModel;
   table: RowTable;
   side: Side;
@@ -66,6 +66,7 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
     });
   }, [table, ofRole, deferred, metric]);
 
+  const inSight = useRef(selected);
   const matches = useMemo(() => searched(model, search.trim().toLowerCase()), [model, search]);
   const bright = useMemo(() => {
     if (!onlyBad) return null;
@@ -74,6 +75,7 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
 
   const select = useCallback(
     (id: BoxId | null) => {
+      inSight.current = id;
       if (id === null) change({ op: undefined, group: undefined, row: undefined });
       else if (isGroup(id)) change({ op: undefined, group: groupOfBox(id), row: undefined });
       else change({ op: model.nameOf(id), group: undefined, row: undefined });
@@ -96,16 +98,11 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
     [change, model, table, nodeColumn],
   );
 
-  // Back and forward change the selection without a click in the page.
-  const shown = useRef(selected);
+  // Back, forward and a changed address select without a click in the page: then the box may be out of sight.
   useEffect(() => {
-    const byHistory = (): void => {
-      if (shown.current !== null) surface.current?.reveal(shown.current);
-    };
-    window.addEventListener('popstate', byHistory);
-    return () => window.removeEventListener('popstate', byHistory);
-  }, []);
-  shown.current = selected;
+    if (selected !== null && selected !== inSight.current) surface.current?.reveal(selected);
+    inSight.current = selected;
+  }, [selected]);
   useEffect(() => exposeSurface(() => surface.current, model), [model]);
 
   const rowOfSelection = selectedRow(state, selected, model, table, role);
@@ -113,7 +110,6 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
   return (
     <div className={classes.workbench}>
       <GraphToolbar
-        run={run}
         side={side}
         role={role}
         metric={metric}
@@ -162,7 +158,7 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
             <OpTable
               key={columns.length}
               label={`Ops by ${role}`}
-              fileName={`${run.summary.name}-${role}s`}
+              fileName={`${run}-${role}s`}
               testId="ops"
               table={table}
               rows={rows}
@@ -182,7 +178,7 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
           {selected !== null && !isGroup(selected) ? (
             <OpDetails
               key={selected}
-              run={run.summary.name}
+              run={run}
               side={side}
               node={selected}
               table={table}

@@ -1,6 +1,6 @@
 import { useMemo } from 'react';
 import { toNumber } from '../api/figures';
-import { useGraph, useRows } from '../api/queries';
+import { useGraph, useRows, useRun } from '../api/queries';
 import type { RowTable } from '../api/rows';
 import type { RunDocument } from '../api/types';
 import { Card, Cards, Facts } from '../app/Card';
@@ -18,12 +18,18 @@ import classes from './OverviewPage.module.css';
 import type { RunPageProps } from './RunPage';
 
 const SHOWN_TYPES = 5;
+const SHOWN_SOURCES = 4;
 
 /** A run at a glance: what was lost, where it broke, and whether the figures can be trusted. */
 export function OverviewPage({ run }: RunPageProps) {
+  const found = useRun(run.name);
+  return <Answer of={found} what="the run">{(document) => <Overview run={document} />}</Answer>;
+}
+
+function Overview({ run }: { run: RunDocument }) {
   const name = run.summary.name;
   const rows = useRows(name);
-  const graph = useGraph(name, 'reference', run.reference.ops);
+  const graph = useGraph(name, 'reference');
   const { status, reason } = run.summary;
   return (
     <div className={classes.page}>
@@ -65,7 +71,7 @@ function Breaks({ run }: { run: RunDocument }) {
       )}
       {run.failure_sources.length ? (
         <ol className={classes.sources}>
-          {run.failure_sources.map((source) => (
+          {run.failure_sources.slice(0, SHOWN_SOURCES).map((source) => (
             <li key={source.row}>
               <a href={link(source.op)}>{source.op}</a>
               <span>
@@ -74,6 +80,7 @@ function Breaks({ run }: { run: RunDocument }) {
               </span>
             </li>
           ))}
+          {run.failure_sources.length > SHOWN_SOURCES && <li>and {countText(run.failure_sources.length - SHOWN_SOURCES, 'more op')}</li>}
         </ol>
       ) : (
         <p className={classes.soft}>

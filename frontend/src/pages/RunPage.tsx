@@ -1,7 +1,7 @@
 import type { ComponentType } from 'react';
-import { useRun, useRuns, useSummary } from '../api/queries';
-import type { RunDocument } from '../api/types';
-import { Answer, Failure, Notice } from '../app/Notice';
+import { useGraph, useRows, useRuns, useSummary } from '../api/queries';
+import type { RunSummary } from '../api/types';
+import { Failure, Loading, Notice } from '../app/Notice';
 import type { RunState, RunView } from '../app/route';
 import { GraphPage } from './GraphPage';
 import { OverviewPage } from './OverviewPage';
@@ -10,7 +10,7 @@ import { TrialsPage } from './TrialsPage';
 import { WeightsPage } from './WeightsPage';
 
 export interface RunPageProps {
-  run: RunDocument;
+  run: RunSummary;
   state: RunState;
 }
 
@@ -26,10 +26,13 @@ const PAGES: Record<RunView, ComponentType<RunPageProps>> = {
 export function RunPage({ run, view, state }: { run: string; view: RunView; state: RunState }) {
   const runs = useRuns();
   const summary = useSummary(run);
-  const document = useRun(run);
+  // Most pages need these: they are asked for at once, whichever page comes first.
+  useRows(run);
+  useGraph(run, state.side ?? 'reference');
   const Page = PAGES[view];
   if (runs.error) return <Failure error={runs.error} retry={() => void runs.refetch()} />;
-  if (runs.data && !summary) {
+  if (!runs.data) return <Loading what="the run" />;
+  if (!summary) {
     return (
       <Notice title={`There is no run “${run}” here`}>
         <p>
@@ -38,16 +41,12 @@ export function RunPage({ run, view, state }: { run: string; view: RunView; stat
       </Notice>
     );
   }
-  if (summary?.status === 'damaged') {
+  if (summary.status === 'damaged') {
     return (
       <Notice title="This run file cannot be read" tone="bad">
         <p>{summary.reason}</p>
       </Notice>
     );
   }
-  return (
-    <Answer of={document} what="the run">
-      {(found) => <Page run={found} state={state} />}
-    </Answer>
-  );
+  return <Page run={summary} state={state} />;
 }

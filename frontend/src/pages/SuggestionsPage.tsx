@@ -13,7 +13,7 @@ const SHOWN_OPS = 8;
 
 /** What to change in the recipe, why, and what it brought where it was tried. */
 export function SuggestionsPage({ run }: RunPageProps) {
-  const name = run.summary.name;
+  const name = run.name;
   const suggestions = useSuggestions(name);
   return (
     <Answer of={suggestions} what="the suggestions">

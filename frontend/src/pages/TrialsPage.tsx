@@ -17,7 +17,7 @@ import classes from './TrialsPage.module.css';
 
 /** What a search tried: accuracy against the share of ops that stay quantized. */
 export function TrialsPage({ run }: RunPageProps) {
-  const trials = useTrials(run.summary.name);
+  const trials = useTrials(run.name);
   return <Answer of={trials} what="the trials">{(found) => <Search run={run} search={found} />}</Answer>;
 }
 
@@ -79,7 +79,7 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
           <Scatter
             title={verdict(search)}
             description="Trials that no other beats in both are filled and joined."
-            fileName={`${run.summary.name}-trials`}
+            fileName={`${run.name}-trials`}
             testId="pareto"
             height={330}
             xTitle="quantized share"
@@ -90,7 +90,7 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
             onPick={setPicked}
           />
         </Card>
-        {selected !== null && trials[selected] && <Chosen search={search} index={selected} run={run.summary.name} />}
+        {selected !== null && trials[selected] && <Chosen search={search} index={selected} run={run.name} />}
       </Cards>
       <div className={classes.table}>
         <DataTable
@@ -105,7 +105,7 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
           empty="No trial has finished yet."
         />
       </div>
-      <Ranking search={search} run={run.summary.name} />
+      <Ranking search={search} run={run.name} />
     </div>
   );
 }

@@ -15,14 +15,14 @@ import classes from './WeightsPage.module.css';
 
 /** Every weight of both models, with its figures, its values and its channels. */
 export function WeightsPage({ run, state }: RunPageProps) {
-  const rows = useRows(run.summary.name);
+  const rows = useRows(run.name);
   return (
     <Answer of={rows} what="the weights">
       {(table) =>
         table.ofRole('weight').length ? (
           <Weights run={run} state={state} table={table} />
         ) : (
-          <Notice title={run.summary.status === 'running' ? 'No weight has been compared yet' : 'This run compared no weights'} />
+          <Notice title={run.status === 'running' ? 'No weight has been compared yet' : 'This run compared no weights'} />
         )
       }
     </Answer>
@@ -52,7 +52,7 @@ function Weights({ run, state, table }: RunPageProps & { table: RowTable }) {
       <div className={classes.table}>
         <OpTable
           label="Weights"
-          fileName={`${run.summary.name}-weights`}
+          fileName={`${run.name}-weights`}
           testId="weights"
           table={table}
           rows={rows}
@@ -76,11 +76,11 @@ function Weights({ run, state, table }: RunPageProps & { table: RowTable }) {
             <h2 className={details.name}>{table.text('op', selected)}</h2>
             <div className={details.badges}>
               <span>{table.text('tensor', selected)}</span>
-              <a href={formatRoute({ page: 'run', run: run.summary.name, view: 'graph', state: { op: table.text('op', selected), role: 'weight' } })}>
+              <a href={formatRoute({ page: 'run', run: run.name, view: 'graph', state: { op: table.text('op', selected), role: 'weight' } })}>
                 in the graph
               </a>
             </div>
-            <RowDetails key={selected} run={run.summary.name} table={table} row={selected} />
+            <RowDetails key={selected} run={run.name} table={table} row={selected} />
           </div>
         )}
       </aside>
