@@ -21,13 +21,17 @@ function oneFile(): Plugin {
       const chunks = files.filter((file) => file.type === 'chunk');
       const styles = files.filter((file) => file.type === 'asset' && file.fileName.endsWith('.css'));
       const page = bundle['index.html'];
-      if (chunks.length !== 1 || page?.type !== 'asset') throw new Error('the offline page needs one script and index.html');
+      if (chunks.length !== 1 || page?.type !== 'asset')
+        throw new Error('the offline page needs one script and index.html');
       const script = chunks[0].code.replaceAll('</script', '<\\/script').replaceAll('<!--', '<\\!--');
       const style = styles.map((file) => (file.type === 'asset' ? String(file.source) : '')).join('\n');
       const html = String(page.source)
         .replace(/<script[^>]*src=[^>]*><\/script>\s*/, '')
         .replace(/<link rel="stylesheet"[^>]*>\s*/, '')
-        .replace('<head>', () => `<head>\n    <meta http-equiv="Content-Security-Policy" content="${OFFLINE_POLICY}" />`)
+        .replace(
+          '<head>',
+          () => `<head>\n    <meta http-equiv="Content-Security-Policy" content="${OFFLINE_POLICY}" />`,
+        )
         .replace('</head>', () => `<style>${style}</style>\n  </head>`)
         .replace('</body>', () => `${DATA_PLACE}\n    <script type="module">${script}</script>\n  </body>`);
       for (const file of files) delete bundle[file.fileName];
@@ -42,7 +46,11 @@ export default defineConfig(({ mode }) => {
     plugins: [react(), ...(offline ? [oneFile()] : [])],
     resolve: {
       // A page opened from disk may not start a worker: it lays out graphs on its own thread.
-      alias: { '#layout-thread': here(offline || mode === 'test' ? './src/graph/thread.main.ts' : './src/graph/thread.worker.ts') },
+      alias: {
+        '#layout-thread': here(
+          offline || mode === 'test' ? './src/graph/thread.main.ts' : './src/graph/thread.worker.ts',
+        ),
+      },
     },
     worker: { format: 'es' as const },
     build: {

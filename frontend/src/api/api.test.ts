@@ -74,7 +74,9 @@ describe('a page that holds its data', () => {
   test('says what it does not hold', async () => {
     const trials = dataOf(source.client.GET('/api/runs/{name}/trials', { params: { path } }));
     await expect(trials).rejects.toThrow(ApiProblem);
-    await expect(dataOf(source.client.DELETE('/api/runs/{name}', { params: { path } }))).rejects.toMatchObject({ status: 404 });
+    await expect(dataOf(source.client.DELETE('/api/runs/{name}', { params: { path } }))).rejects.toMatchObject({
+      status: 404,
+    });
   });
 });
 

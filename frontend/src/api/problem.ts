@@ -23,5 +23,10 @@ export async function dataOf<T>(answer: Promise<Answer<T>>): Promise<T> {
   });
   if (response.ok) return data as T;
   const { message, accepted, next_step: nextStep } = (error ?? {}) as Record<string, string | undefined>;
-  throw new ApiProblem(response.status, message ?? `The server answered ${response.status}`, accepted ?? '', nextStep ?? '');
+  throw new ApiProblem(
+    response.status,
+    message ?? `The server answered ${response.status}`,
+    accepted ?? '',
+    nextStep ?? '',
+  );
 }

@@ -334,7 +334,7 @@ export interface components {
         };
         /**
          * Comparison
-         * @description Two runs row by row, matched by op, role and tensor, else by op and role in their order; −1 where one has none.
+         * @description Two runs row by row, matched by op, role and tensor, else by op and role in their order.
          */
         Comparison: {
             a: components["schemas"]["RunSummary"];
@@ -761,7 +761,9 @@ export interface components {
         };
         /**
          * RowDetails
-         * @description One tensor in full; `range` is what its codes can represent, if one scale serves it: what lies beyond is clipped.
+         * @description One tensor in full.
+         *
+         *     `range` is what its codes can represent, if one scale serves it: what lies beyond is clipped.
          */
         RowDetails: {
             row: components["schemas"]["Row"];
@@ -1044,7 +1046,7 @@ export interface components {
         };
         /**
          * SideColumns
-         * @description The columns of one run, null where it lacks the row.
+         * @description The columns of one run; where it lacks the row, null, and −1 for its index and node.
          */
         SideColumns: {
             /** Index */

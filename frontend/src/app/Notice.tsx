@@ -4,7 +4,15 @@ import { ApiProblem } from '../api/problem';
 import classes from './Notice.module.css';
 
 /** What a page says while it has nothing to show: a title, and what to do. */
-export function Notice({ title, children, tone = 'plain' }: { title: string; children?: ReactNode; tone?: 'plain' | 'bad' }) {
+export function Notice({
+  title,
+  children,
+  tone = 'plain',
+}: {
+  title: string;
+  children?: ReactNode;
+  tone?: 'plain' | 'bad';
+}) {
   return (
     <div className={classes.notice} data-tone={tone} role={tone === 'bad' ? 'alert' : undefined}>
       <strong>{title}</strong>

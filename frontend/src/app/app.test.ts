@@ -6,7 +6,12 @@ describe('an address', () => {
   const routes: Route[] = [
     { page: 'runs' },
     { page: 'compare', a: 'first run', b: 'second/run?&#' },
-    { page: 'run', run: 'résumé 100 %', view: 'graph', state: { op: '/model.0/conv/Conv', row: 3, side: 'quantized', role: 'weight', metric: 'mse' } },
+    {
+      page: 'run',
+      run: 'résumé 100 %',
+      view: 'graph',
+      state: { op: '/model.0/conv/Conv', row: 3, side: 'quantized', role: 'weight', metric: 'mse' },
+    },
     { page: 'run', run: 'a', view: 'weights', state: {} },
     { page: 'run', run: 'a', view: 'graph', state: { group: 0 } },
     { page: 'run', run: 'a', view: 'graph', state: { op: 'F0::anon;x+y=z & <b>' } },
@@ -20,7 +25,12 @@ describe('an address', () => {
     expect(parseRoute('')).toEqual({ page: 'runs' });
     expect(parseRoute('#/nowhere/else')).toEqual({ page: 'runs' });
     expect(parseRoute('#/compare?a=1')).toEqual({ page: 'runs' });
-    expect(parseRoute('#/runs/a/unknown?row=x&side=left')).toEqual({ page: 'run', run: 'a', view: 'overview', state: {} });
+    expect(parseRoute('#/runs/a/unknown?row=x&side=left')).toEqual({
+      page: 'run',
+      run: 'a',
+      view: 'overview',
+      state: {},
+    });
     expect(parseRoute('#/runs/%E0%A4%A/graph')).toMatchObject({ page: 'run', view: 'graph' });
   });
 });

@@ -87,7 +87,10 @@ export function useRoute(): Route {
   return parseRoute(hash);
 }
 
-export type ChangeState = (change: { [K in keyof RunState]?: RunState[K] | undefined }, how?: 'push' | 'replace') => void;
+export type ChangeState = (
+  change: { [K in keyof RunState]?: RunState[K] | undefined },
+  how?: 'push' | 'replace',
+) => void;
 
 /** Change what is chosen on the run's pages. */
 export function useChangeState(): ChangeState {

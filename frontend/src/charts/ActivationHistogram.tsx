@@ -133,9 +133,14 @@ export function ActivationHistogram({ title, fileName, histogram: given, range, 
 }
 
 function drawCounts(pen: Pen, plot: Rect, y: Axis, colours: ChartColours, log: boolean): void {
-  if (!log) return drawLeftAxis(pen, y, plot, colours, undefined, (value) => value.toLocaleString('en', { notation: 'compact' }));
+  if (!log)
+    return drawLeftAxis(pen, y, plot, colours, undefined, (value) =>
+      value.toLocaleString('en', { notation: 'compact' }),
+    );
   const powers = ticks(0, y.high, Math.min(5, Math.ceil(y.high))).filter(Number.isInteger);
-  drawLeftAxis(pen, y, plot, colours, powers, (power) => (power === 0 ? '0' : power < 4 ? String(10 ** power) : `1e${power}`));
+  drawLeftAxis(pen, y, plot, colours, powers, (power) =>
+    power === 0 ? '0' : power < 4 ? String(10 ** power) : `1e${power}`,
+  );
 }
 
 function drawRange(pen: Pen, range: readonly number[], x: Axis, plot: Rect, colours: ChartColours): void {
@@ -143,7 +148,11 @@ function drawRange(pen: Pen, range: readonly number[], x: Axis, plot: Rect, colo
     const at = place(x, limit);
     if (at < plot.x - 0.5 || at > plot.x + plot.width + 0.5) return;
     const edge = side ? plot.x + plot.width : plot.x;
-    pen.rect({ x: Math.min(at, edge), y: plot.y, width: Math.abs(edge - at), height: plot.height }, colours.clipped, 0.13);
+    pen.rect(
+      { x: Math.min(at, edge), y: plot.y, width: Math.abs(edge - at), height: plot.height },
+      colours.clipped,
+      0.13,
+    );
     const ends = [
       { x: at, y: plot.y - 2 },
       { x: at, y: plot.y + plot.height },

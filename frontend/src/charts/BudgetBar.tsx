@@ -40,11 +40,18 @@ export function BudgetBar({ budget, fileName }: Props) {
       pen.rect({ x: axis.from, y: MARGIN, width: axis.to - axis.from, height: BAR }, colours.grid);
       places.forEach(({ from, to }, i) => {
         const [x0, x1] = [place(axis, from), place(axis, to)];
-        if (x1 - x0 > 0.4) pen.rect({ x: x0, y: MARGIN, width: Math.max(1, x1 - x0 - 1), height: BAR }, colours.parts[i]);
+        if (x1 - x0 > 0.4)
+          pen.rect({ x: x0, y: MARGIN, width: Math.max(1, x1 - x0 - 1), height: BAR }, colours.parts[i]);
       });
       if (axis.low < 0) {
         const x = place(axis, 0);
-        pen.line([{ x, y: MARGIN - 4 }, { x, y: MARGIN + BAR + 4 }], { colour: colours.ink, width: 1.5 });
+        pen.line(
+          [
+            { x, y: MARGIN - 4 },
+            { x, y: MARGIN + BAR + 4 },
+          ],
+          { colour: colours.ink, width: 1.5 },
+        );
       }
       parts.forEach(({ name, meaning, share, mse }, i) => {
         const y = BAR + 2 * MARGIN + 10 + i * LINE;
@@ -62,12 +69,17 @@ export function BudgetBar({ budget, fileName }: Props) {
     (at: Point, size: Size): Reading | null => {
       const axis = axisOf(size);
       const line = Math.floor((at.y - BAR - 2 * MARGIN) / LINE);
-      const i = line >= 0 ? line : places.findIndex(({ from, to }) => at.x >= place(axis, from) && at.x < place(axis, to));
+      const i =
+        line >= 0 ? line : places.findIndex(({ from, to }) => at.x >= place(axis, from) && at.x < place(axis, to));
       if (!parts[i]) return null;
       const { name, meaning, share, mse, energy } = parts[i];
       return {
         title: `${name}: ${percentText(share)}`,
-        lines: [meaning, `${numberText(mse)} of MSE ${numberText(parts.reduce((sum, p) => sum + p.mse, 0))}`, `alone it would cost ${numberText(energy)}`],
+        lines: [
+          meaning,
+          `${numberText(mse)} of MSE ${numberText(parts.reduce((sum, p) => sum + p.mse, 0))}`,
+          `alone it would cost ${numberText(energy)}`,
+        ],
         at: { x: (place(axis, places[i].from) + place(axis, places[i].to)) / 2, y: MARGIN + BAR / 2 },
       };
     },

@@ -56,7 +56,13 @@ export function ChannelHeatmap({ data, side, order, picked, fileName, onPick, co
       pen.image(bitmaps[Number(dark)], plot);
       if (axis.low < 0 && axis.high > 0) {
         const x = place(axis, 0);
-        pen.line([{ x, y: plot.y }, { x, y: plot.y + plot.height }], { colour: colours.soft, width: 0.6 });
+        pen.line(
+          [
+            { x, y: plot.y },
+            { x, y: plot.y + plot.height },
+          ],
+          { colour: colours.soft, width: 0.6 },
+        );
       }
       drawExtremes(pen, data, side, order, plot, colours);
       const at = picked === null ? -1 : order.indexOf(picked);
@@ -65,7 +71,13 @@ export function ChannelHeatmap({ data, side, order, picked, fileName, onPick, co
         const y = plot.y + at * line;
         const bottom = y + Math.max(line, 2);
         for (const edge of [y, bottom]) {
-          pen.line([{ x: plot.x, y: edge }, { x: plot.x + plot.width, y: edge }], { colour: colours.cursor, width: 1.2 });
+          pen.line(
+            [
+              { x: plot.x, y: edge },
+              { x: plot.x + plot.width, y: edge },
+            ],
+            { colour: colours.cursor, width: 1.2 },
+          );
         }
       }
       drawBottomAxis(pen, axis, plot, colours);
@@ -90,7 +102,10 @@ export function ChannelHeatmap({ data, side, order, picked, fileName, onPick, co
       const count = counts.values[channel * data.bins + bin];
       return {
         title: `channel ${channel}`,
-        lines: [...channelLines(data, channel), `${count.toLocaleString('en')} values near ${numberText(valueAt(axis, at.x), 3)}`],
+        lines: [
+          ...channelLines(data, channel),
+          `${count.toLocaleString('en')} values near ${numberText(valueAt(axis, at.x), 3)}`,
+        ],
         at,
       };
     },
@@ -114,13 +129,23 @@ export function ChannelHeatmap({ data, side, order, picked, fileName, onPick, co
   );
 }
 
-function drawExtremes(pen: Pen, data: ChannelData, side: Side, order: Int32Array, plot: Rect, colours: ChartColours): void {
+function drawExtremes(
+  pen: Pen,
+  data: ChannelData,
+  side: Side,
+  order: Int32Array,
+  plot: Rect,
+  colours: ChartColours,
+): void {
   const axis = axisOf(data, plot);
   const lines = Math.min(data.count, Math.floor(plot.height));
   const height = plot.height / lines;
   for (let line = 0; line < lines; line++) {
     // Where a line stands for several channels, its marks are those of all of them.
-    const channels = order.subarray(Math.floor((line * data.count) / lines), Math.max(1, Math.floor(((line + 1) * data.count) / lines)));
+    const channels = order.subarray(
+      Math.floor((line * data.count) / lines),
+      Math.max(1, Math.floor(((line + 1) * data.count) / lines)),
+    );
     const ends = [
       channels.reduce((least, c) => Math.min(least, data.minimum[side][c]), Infinity),
       channels.reduce((most, c) => Math.max(most, data.maximum[side][c]), -Infinity),

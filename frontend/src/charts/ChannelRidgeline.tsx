@@ -1,4 +1,4 @@
-import { type ReactNode, useCallback, useState } from 'react';
+import { type ReactNode, useCallback, useEffect, useRef, useState } from 'react';
 import type { Point, Rect, Size } from '../graph/camera';
 import type { CountTable } from '../api/figures';
 import { drawBottomAxis, place } from './axis';
@@ -13,6 +13,7 @@ const HEIGHT = 400;
 const MARGIN = { left: 44, right: 8, top: 34, bottom: 22 };
 const STEP = 15;
 const RIDGE = 32;
+const WHEEL_LINES = 3;
 
 interface Props {
   data: ChannelData;
@@ -37,16 +38,39 @@ export function ChannelRidgeline({ data, order, picked, fileName, onPick, contro
   const [first, setFirst] = useState(0);
   const last = Math.max(0, data.count - SHOWN);
   const from = Math.min(first, last);
+  const host = useRef<HTMLDivElement>(null);
+
+  useEffect(() => {
+    const element = host.current!;
+    // React listens passively, which does not let the ridges move without the page.
+    const onWheel = (event: WheelEvent): void => {
+      const next = Math.max(0, Math.min(last, from + Math.sign(event.deltaY) * WHEEL_LINES));
+      if (next === from) return;
+      event.preventDefault();
+      setFirst(next);
+    };
+    element.addEventListener('wheel', onWheel, { passive: false });
+    return () => element.removeEventListener('wheel', onWheel);
+  }, [from, last]);
 
   const draw = useCallback(
     (pen: Pen, size: Size, colours: ChartColours): void => {
       const plot = plotOf(size);
-      const axis = { low: data.first, high: data.first + data.width * data.bins, from: plot.x, to: plot.x + plot.width };
+      const axis = {
+        low: data.first,
+        high: data.first + data.width * data.bins,
+        from: plot.x,
+        to: plot.x + plot.width,
+      };
       for (let line = 0; line < Math.min(SHOWN, data.count - from); line++) {
         const channel = order[from + line];
         const bottom = plot.y + (line + 1) * STEP;
         const colour = channel === picked ? colours.cursor : colours.soft;
-        pen.text(String(channel), { x: plot.x - 8, y: bottom - 4 }, { colour, align: 'right', size: 10, bold: channel === picked });
+        pen.text(
+          String(channel),
+          { x: plot.x - 8, y: bottom - 4 },
+          { colour, align: 'right', size: 10, bold: channel === picked },
+        );
         const reference = ridge(data, data.counts.reference, channel, plot, bottom);
         // What stands behind shows through no more than a shade.
         pen.polygon(reference, colours.background, 0.85);
@@ -58,7 +82,13 @@ export function ChannelRidgeline({ data, order, picked, fileName, onPick, contro
       }
       if (axis.low < 0 && axis.high > 0) {
         const x = place(axis, 0);
-        pen.line([{ x, y: plot.y }, { x, y: plot.y + plot.height }], { colour: colours.soft, width: 0.5, dash: [2, 3] });
+        pen.line(
+          [
+            { x, y: plot.y },
+            { x, y: plot.y + plot.height },
+          ],
+          { colour: colours.soft, width: 0.5, dash: [2, 3] },
+        );
       }
       drawBottomAxis(pen, axis, plot, colours);
     },
@@ -82,11 +112,7 @@ export function ChannelRidgeline({ data, order, picked, fileName, onPick, contro
   );
 
   return (
-    <div
-      onWheel={(event) => {
-        if (data.count > SHOWN) setFirst(Math.max(0, Math.min(last, from + Math.sign(event.deltaY) * 3)));
-      }}
-    >
+    <div ref={host}>
       <Chart
         title={`Channels ${from + 1}–${Math.min(data.count, from + SHOWN)} of ${data.count}`}
         description="Histograms of channels above each other: reference filled, quantized as a line."
@@ -125,7 +151,9 @@ function ridge(data: ChannelData, { values }: CountTable, channel: number, plot:
   const most = Math.log1p(counts.reduce((a, b) => Math.max(a, b), 1));
   const step = plot.width / data.bins;
   const points: Point[] = [{ x: plot.x, y: bottom }];
-  counts.forEach((count, bin) => points.push({ x: plot.x + (bin + 0.5) * step, y: bottom - (Math.log1p(count) / most) * RIDGE }));
+  counts.forEach((count, bin) =>
+    points.push({ x: plot.x + (bin + 0.5) * step, y: bottom - (Math.log1p(count) / most) * RIDGE }),
+  );
   points.push({ x: plot.x + plot.width, y: bottom });
   return points;
 }

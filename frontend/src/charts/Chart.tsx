@@ -63,8 +63,11 @@ export function Chart(props: Props) {
   const onKeyDown = (event: KeyboardEvent): void => {
     const from = at ?? { x: width / 2, y: height / 2 };
     const moves: Record<string, Point> = {
-      ArrowLeft: { x: -step.x, y: 0 }, ArrowRight: { x: step.x, y: 0 }, ArrowUp: { x: 0, y: -step.y }, ArrowDown: { x: 0, y: step.y },
-    }; // prettier-ignore
+      ArrowLeft: { x: -step.x, y: 0 },
+      ArrowRight: { x: step.x, y: 0 },
+      ArrowUp: { x: 0, y: -step.y },
+      ArrowDown: { x: 0, y: step.y },
+    };
     const move = moves[event.key];
     if (event.key === 'Enter' && at && onPick) onPick(at, size);
     else if (event.key === 'Escape') setAt(null);
@@ -160,7 +163,15 @@ function SaveMenu({
 
 function SaveIcon() {
   return (
-    <svg width="14" height="14" viewBox="0 0 16 16" aria-hidden="true" fill="none" stroke="currentColor" strokeWidth="1.6">
+    <svg
+      width="14"
+      height="14"
+      viewBox="0 0 16 16"
+      aria-hidden="true"
+      fill="none"
+      stroke="currentColor"
+      strokeWidth="1.6"
+    >
       <path d="M8 2v8M4.5 7 8 10.5 11.5 7M2.5 13.5h11" />
     </svg>
   );

@@ -47,7 +47,13 @@ export function DepthMap({ title, model, values, fileName, onPick }: Props) {
       roles.forEach((role, line) => {
         const y = plot.y + line * LINE;
         pen.text(shortened(role, LETTERS), { x: plot.x - 8, y: y + LINE / 2 }, { colour: colours.ink, align: 'right' });
-        pen.line([{ x: plot.x, y: y + LINE - 0.5 }, { x: plot.x + plot.width, y: y + LINE - 0.5 }], { colour: colours.grid });
+        pen.line(
+          [
+            { x: plot.x, y: y + LINE - 0.5 },
+            { x: plot.x + plot.width, y: y + LINE - 0.5 },
+          ],
+          { colour: colours.grid },
+        );
         layers.forEach((_, column) => {
           const node = nodes[line * layers.length + column];
           if (node < 0) return;

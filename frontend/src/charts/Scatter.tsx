@@ -50,7 +50,8 @@ function spread(values: readonly number[]): [number, number] {
 
 /** Points in a plane, with what they are at the pointer. */
 export function Scatter(props: Props) {
-  const { title, description, fileName, testId, height, xTitle, yTitle, dots, selected, diagonal, level, onPick } = props;
+  const { title, description, fileName, testId, height, xTitle, yTitle, dots, selected, diagonal, level, onPick } =
+    props;
   const [xs, ys] = useMemo(() => {
     const x = dots.map((dot) => dot.x);
     const y = [...dots.map((dot) => dot.y), ...(level ? [level.value] : [])];
@@ -81,14 +82,24 @@ export function Scatter(props: Props) {
       drawLeftAxis(pen, y, plot, colours);
       drawBottomAxis(pen, x, plot, colours);
       pen.text(yTitle, { x: plot.x - 50, y: 9 }, { colour: colours.soft, bold: true });
-      pen.text(xTitle, { x: plot.x + plot.width, y: size.height - 9 }, { colour: colours.soft, align: 'right', bold: true });
+      pen.text(
+        xTitle,
+        { x: plot.x + plot.width, y: size.height - 9 },
+        { colour: colours.soft, align: 'right', bold: true },
+      );
       if (diagonal) {
         const ends = [xs[0], xs[1]].map((value) => at({ x: value, y: value }));
         pen.line(ends, { colour: colours.soft, dash: [4, 4] });
       }
       if (level) {
         const line = place(y, level.value);
-        pen.line([{ x: plot.x, y: line }, { x: plot.x + plot.width, y: line }], { colour: colours.limit, dash: [5, 4], width: 1.3 });
+        pen.line(
+          [
+            { x: plot.x, y: line },
+            { x: plot.x + plot.width, y: line },
+          ],
+          { colour: colours.limit, dash: [5, 4], width: 1.3 },
+        );
         pen.text(level.title, { x: plot.x + 6, y: line + 11 }, { colour: colours.limit });
       }
       const front = dots.filter((dot) => dot.strong).sort((a, b) => a.x - b.x);
@@ -141,7 +152,10 @@ export function Scatter(props: Props) {
         const found = nearest(at, size);
         if (found >= 0) onPick(found);
       }}
-      table={() => ({ header: ['name', xTitle, yTitle], rows: dots.map((dot) => [dot.name, csvNumber(dot.x), csvNumber(dot.y)]) })}
+      table={() => ({
+        header: ['name', xTitle, yTitle],
+        rows: dots.map((dot) => [dot.name, csvNumber(dot.x), csvNumber(dot.y)]),
+      })}
     />
   );
 }

@@ -13,7 +13,9 @@ export function ticks(low: number, high: number, count: number): number[] {
   const last = Math.floor(high / step);
   // Multiples of the step, rounded to its digits: 3 · 0.1 is not 0.3.
   const digits = Math.max(0, -Math.floor(Math.log10(step)));
-  return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toFixed(Math.min(100, digits))));
+  return Array.from({ length: last - first + 1 }, (_, i) =>
+    Number(((first + i) * step).toFixed(Math.min(100, digits))),
+  );
 }
 
 /** Where values are on the screen. */
@@ -33,10 +35,22 @@ export const valueAt = ({ low, high, from, to }: Axis, at: number): number =>
 /** Lines and numbers below a plot. */
 export function drawBottomAxis(pen: Pen, axis: Axis, plot: Rect, colours: ChartColours): void {
   const bottom = plot.y + plot.height;
-  pen.line([{ x: plot.x, y: bottom }, { x: plot.x + plot.width, y: bottom }], { colour: colours.soft });
+  pen.line(
+    [
+      { x: plot.x, y: bottom },
+      { x: plot.x + plot.width, y: bottom },
+    ],
+    { colour: colours.soft },
+  );
   for (const value of ticks(axis.low, axis.high, Math.max(2, plot.width / 90))) {
     const x = place(axis, value);
-    pen.line([{ x, y: bottom }, { x, y: bottom + 4 }], { colour: colours.soft });
+    pen.line(
+      [
+        { x, y: bottom },
+        { x, y: bottom + 4 },
+      ],
+      { colour: colours.soft },
+    );
     pen.text(numberText(value), { x, y: bottom + 13 }, { colour: colours.soft, align: 'center' });
   }
 }
@@ -52,7 +66,13 @@ export function drawLeftAxis(
 ): void {
   for (const value of values) {
     const y = place(axis, value);
-    pen.line([{ x: plot.x, y }, { x: plot.x + plot.width, y }], { colour: colours.grid });
+    pen.line(
+      [
+        { x: plot.x, y },
+        { x: plot.x + plot.width, y },
+      ],
+      { colour: colours.grid },
+    );
     pen.text(text(value), { x: plot.x - 6, y }, { colour: colours.soft, align: 'right' });
   }
 }

@@ -28,7 +28,12 @@ test('an axis leads there and back', () => {
 });
 
 describe('a histogram', () => {
-  const comb = { first: 0, width: 1, reference: new Array<number>(256).fill(4), quantized: Array.from({ length: 256 }, (_, i): number => (i % 3 ? 0 : 12)) };
+  const comb = {
+    first: 0,
+    width: 1,
+    reference: new Array<number>(256).fill(4),
+    quantized: Array.from({ length: 256 }, (_, i): number => (i % 3 ? 0 : 12)),
+  };
 
   test('keeps all values when its bins are joined', () => {
     const { width, reference, quantized } = halved({ first: 0, width: 1, reference: [1, 2, 3], quantized: [3, 0, 3] });
@@ -63,7 +68,19 @@ function channels(count: number, bins: number): ChannelData {
   const counts: CountTable = { rows: count, columns: bins, values: new Float64Array(count * bins) };
   const column = (): Float64Array => new Float64Array(count);
   const both = () => ({ reference: column(), quantized: column() });
-  return { count, bins, first: 0, width: 1, counts: { reference: counts, quantized: null }, minimum: both(), maximum: both(), mean: both(), std: both(), mse: column(), sqnrDb: column() };
+  return {
+    count,
+    bins,
+    first: 0,
+    width: 1,
+    counts: { reference: counts, quantized: null },
+    minimum: both(),
+    maximum: both(),
+    mean: both(),
+    std: both(),
+    mse: column(),
+    sqnrDb: column(),
+  };
 }
 
 describe('channels', () => {
@@ -92,13 +109,24 @@ describe('a depth map', () => {
   const model = new GraphModel({
     grouping: 'scopes',
     ops: ['MatMul'],
-    nodes: { name: ['embed', 'q0', 'q0b', 'q1'], label: ['embed', 'q_proj', 'q_proj_1', 'q_proj'], op: [0, 0, 0, 0], group: [-1, 2, 2, 4] },
+    nodes: {
+      name: ['embed', 'q0', 'q0b', 'q1'],
+      label: ['embed', 'q_proj', 'q_proj_1', 'q_proj'],
+      op: [0, 0, 0, 0],
+      group: [-1, 2, 2, 4],
+    },
     groups: { name: groups, parent: [-1, 0, 1, 0, 3] },
     edges: { src: [0, 1, 2], dst: [1, 2, 3], tensor: ['a', 'b', 'c'] },
   });
 
   test('has a layer per numbered scope, a role per place in it, and the worst op of each', () => {
-    const values = new GraphValues(model, Float64Array.from([40, 20, 10, 30]), { worst: 0, best: 40, log: false }, 'high', String);
+    const values = new GraphValues(
+      model,
+      Float64Array.from([40, 20, 10, 30]),
+      { worst: 0, best: 40, log: false },
+      'high',
+      String,
+    );
     const { layers, roles, nodes } = depthTable(model, values);
     expect(layers).toEqual(['embed', 'layers.0', 'layers.1']);
     expect(roles).toEqual(['embed', 'attn/q_proj']);
@@ -106,16 +134,29 @@ describe('a depth map', () => {
   });
 
   test('leaves out ops without a value', () => {
-    const values = new GraphValues(model, Float64Array.from([NaN, NaN, NaN, 30]), { worst: 0, best: 40, log: false }, 'high', String);
+    const values = new GraphValues(
+      model,
+      Float64Array.from([NaN, NaN, NaN, 30]),
+      { worst: 0, best: 40, log: false },
+      'high',
+      String,
+    );
     expect(depthTable(model, values).layers).toEqual(['layers.1']);
   });
 });
 
 describe('metrics', () => {
   const table = new RowTable({
-    index: [0, 1, 2], node: [0, 1, 1], quantized_node: [1, 0, 0], role: ['activation', 'activation', 'activation'],
-    mse: [0.5, 0, 2], reference_min: [-1, 0, null], reference_max: [3, 2, 4], budget_weight: [0.25, 0, 1], sqnr_db: [12, 30, 20],
-  } as unknown as RowColumns); // prettier-ignore
+    index: [0, 1, 2],
+    node: [0, 1, 1],
+    quantized_node: [1, 0, 0],
+    role: ['activation', 'activation', 'activation'],
+    mse: [0.5, 0, 2],
+    reference_min: [-1, 0, null],
+    reference_max: [3, 2, 4],
+    budget_weight: [0.25, 0, 1],
+    sqnr_db: [12, 30, 20],
+  } as unknown as RowColumns);
 
   test('have one name each', () => {
     expect(new Set(METRICS.map(({ id }) => id)).size).toBe(METRICS.length);
@@ -129,9 +170,12 @@ describe('metrics', () => {
 
   test('of an op with several rows are its worst', () => {
     const model = new GraphModel({
-      grouping: 'none', ops: ['Add'], nodes: { name: ['a', 'b'], label: ['a', 'b'], op: [0, 0], group: [-1, -1] },
-      groups: { name: [], parent: [] }, edges: { src: [], dst: [], tensor: [] },
-    }); // prettier-ignore
+      grouping: 'none',
+      ops: ['Add'],
+      nodes: { name: ['a', 'b'], label: ['a', 'b'], op: [0, 0], group: [-1, -1] },
+      groups: { name: [], parent: [] },
+      edges: { src: [], dst: [], tensor: [] },
+    });
     expect([...valuesOf(model, table, metricOf('sqnr_db'), 'activation', 'reference').ofNode]).toEqual([12, 20]);
     expect([...valuesOf(model, table, metricOf('sqnr_db'), 'activation', 'quantized').ofNode]).toEqual([20, 12]);
     expect([...valuesOf(model, table, metricOf('sqnr_db'), 'weight', 'reference').ofNode]).toEqual([NaN, NaN]);

@@ -20,7 +20,13 @@ const DARK = shades(DARK_DENSITY);
  *
  * A line shows the most of its channels: plain scaling would lose the one channel that is an outlier.
  */
-export function densityBitmap(data: ChannelData, { values }: CountTable, order: Int32Array, mostLines: number, dark: boolean): Bitmap {
+export function densityBitmap(
+  data: ChannelData,
+  { values }: CountTable,
+  order: Int32Array,
+  mostLines: number,
+  dark: boolean,
+): Bitmap {
   const { bins, count } = data;
   const height = Math.max(1, Math.min(mostLines, count));
   const pixels = new Uint32Array(bins * height);

@@ -34,7 +34,9 @@ function placeOf(model: GraphModel, node: number): { layer: string; role: string
 }
 
 export function depthTable(model: GraphModel, values: GraphValues): DepthTable {
-  const nodes = Array.from({ length: model.nodeCount }, (_, node) => node).filter((node) => !Number.isNaN(values.of(node)));
+  const nodes = Array.from({ length: model.nodeCount }, (_, node) => node).filter(
+    (node) => !Number.isNaN(values.of(node)),
+  );
   const places = nodes.map((node) => placeOf(model, node));
   const layers = [...new Set(places.map(({ layer }) => layer))];
   let roleOf = (i: number): string => places[i].role;

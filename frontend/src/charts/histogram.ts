@@ -24,7 +24,8 @@ function emptyShare({ reference, quantized }: Histogram): number {
  * is the distance of two codes, NaN where it is not the same everywhere: then bins grow until hardly any is empty.
  */
 export function withoutComb(histogram: Histogram, step: number): Histogram {
-  const isComb = (found: Histogram): boolean => (Number.isNaN(step) ? emptyShare(found) > COMB : found.width < 2 * step);
+  const isComb = (found: Histogram): boolean =>
+    Number.isNaN(step) ? emptyShare(found) > COMB : found.width < 2 * step;
   let found = histogram;
   while (found.reference.length > FEWEST_BINS && isComb(found)) found = halved(found);
   return found;

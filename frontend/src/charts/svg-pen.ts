@@ -28,20 +28,28 @@ const strokeOf = ({ colour, width = 1, dash }: Stroke): Record<string, string | 
 export function svgText({ width, height }: Size, draw: (pen: Pen) => void): string {
   const parts: string[] = [];
   const add = (tag: string, values: Record<string, string | number | undefined>, text?: string): void => {
-    parts.push(text === undefined ? `<${tag}${attributes(values)}/>` : `<${tag}${attributes(values)}>${escaped(text)}</${tag}>`);
+    parts.push(
+      text === undefined ? `<${tag}${attributes(values)}/>` : `<${tag}${attributes(values)}>${escaped(text)}</${tag}>`,
+    );
   };
   draw({
     rect: (rect, fill, opacity) => add('rect', { ...rect, fill, 'fill-opacity': opacity }),
     polygon: (points, fill, opacity) => add('polygon', { points: pointList(points), fill, 'fill-opacity': opacity }),
     line: (points, stroke) => add('polyline', { points: pointList(points), fill: 'none', ...strokeOf(stroke) }),
-    circle: ({ x, y }, r, fill, stroke) => add('circle', { cx: x, cy: y, r, fill, ...(stroke ? strokeOf(stroke) : {}) }),
+    circle: ({ x, y }, r, fill, stroke) =>
+      add('circle', { cx: x, cy: y, r, fill, ...(stroke ? strokeOf(stroke) : {}) }),
     text: (text, { x, y }, { colour, size = TEXT_PIXELS, align = 'left', bold = false }) =>
       add(
         'text',
         {
-          x, y, fill: colour, 'font-size': size, 'text-anchor': ANCHOR[align], 'dominant-baseline': 'central',
+          x,
+          y,
+          fill: colour,
+          'font-size': size,
+          'text-anchor': ANCHOR[align],
+          'dominant-baseline': 'central',
           'font-weight': bold ? 600 : undefined,
-        }, // prettier-ignore
+        },
         text,
       ),
     image: (bitmap, rect) =>
@@ -52,6 +60,12 @@ export function svgText({ width, height }: Size, draw: (pen: Pen) => void): stri
         style: 'image-rendering: pixelated',
       }),
   });
-  const head = attributes({ xmlns: 'http://www.w3.org/2000/svg', width, height, viewBox: `0 0 ${width} ${height}`, 'font-family': CHART_FONT });
+  const head = attributes({
+    xmlns: 'http://www.w3.org/2000/svg',
+    width,
+    height,
+    viewBox: `0 0 ${width} ${height}`,
+    'font-family': CHART_FONT,
+  });
   return `<svg${head}>\n${parts.join('\n')}\n</svg>\n`;
 }

@@ -35,7 +35,13 @@ export function ChannelViews({ data, fileName }: { data: ChannelData; fileName: 
             { value: 'ridgeline', label: 'Ridgeline' },
           ]}
         />
-        <SegmentedControl size="xs" aria-label="Order of the channels" value={by} onChange={(order) => setBy(order as ChannelOrder)} data={ORDERS} />
+        <SegmentedControl
+          size="xs"
+          aria-label="Order of the channels"
+          value={by}
+          onChange={(order) => setBy(order as ChannelOrder)}
+          data={ORDERS}
+        />
         {view === 'heatmap' && data.counts.quantized && (
           <SegmentedControl
             size="xs"

@@ -40,7 +40,11 @@ export function GroupDetails({ model, values, palette, group, onNode }: Props) {
             {worst.slice(0, SHOWN).map((node) => (
               <li key={node}>
                 <button type="button" onClick={() => onNode(node)} title={model.nameOf(node)}>
-                  <span className={classes.swatch} style={{ background: palette.ramp[values.step(node)] }} aria-hidden="true" />
+                  <span
+                    className={classes.swatch}
+                    style={{ background: palette.ramp[values.step(node)] }}
+                    aria-hidden="true"
+                  />
                   <span className={classes.text}>{model.nameOf(node)}</span>
                   <span className={classes.value}>{values.text(values.of(node))}</span>
                 </button>

@@ -24,11 +24,18 @@ interface Props {
 /** All that is known of one op: its tensors, how they are quantized, its attributes and its neighbours. */
 export function OpDetails({ run, side, node, table, row, onRow, onNode }: Props) {
   const found = useNode(run, side, node);
-  return <Answer of={found} what="the op">{(op) => <Op {...{ run, table, row, onRow, onNode, op }} />}</Answer>;
+  return (
+    <Answer of={found} what="the op">
+      {(op) => <Op {...{ run, table, row, onRow, onNode, op }} />}
+    </Answer>
+  );
 }
 
 function Op({ run, op, table, row, onRow, onNode }: Omit<Props, 'side' | 'node'> & { op: GraphNode }) {
-  const rows = useMemo(() => op.rows.map((index) => table.at(index)).filter((found) => found !== undefined), [op, table]);
+  const rows = useMemo(
+    () => op.rows.map((index) => table.at(index)).filter((found) => found !== undefined),
+    [op, table],
+  );
   const shown = rows.find((found) => table.index(found) === row) ?? rows[0];
   return (
     <div className={classes.panel} data-testid="op-details">
@@ -51,7 +58,11 @@ function Op({ run, op, table, row, onRow, onNode }: Omit<Props, 'side' | 'node'>
         />
       )}
       {shown !== undefined && <RowDetails run={run} table={table} row={shown} />}
-      {!rows.length && <p className={classes.none}>{op.skipped ? `Not compared: ${op.skipped}.` : 'No tensor of this op was compared.'}</p>}
+      {!rows.length && (
+        <p className={classes.none}>
+          {op.skipped ? `Not compared: ${op.skipped}.` : 'No tensor of this op was compared.'}
+        </p>
+      )}
       <Section title="Quantization">
         {op.encodings.length ? (
           <table className={classes.table}>
@@ -108,7 +119,15 @@ function Section({ title, children }: { title: string; children: React.ReactNode
   );
 }
 
-function Operands({ title, operands, onNode }: { title: string; operands: readonly Operand[]; onNode(node: number): void }) {
+function Operands({
+  title,
+  operands,
+  onNode,
+}: {
+  title: string;
+  operands: readonly Operand[];
+  onNode(node: number): void;
+}) {
   return (
     <Section title={title}>
       <ul className={classes.operands}>
@@ -122,7 +141,9 @@ function Operands({ title, operands, onNode }: { title: string; operands: readon
               <span className={classes.tensor}>{operand.tensor}</span>
             )}
             <span className={classes.kind}>
-              {[operand.dtype, shapeText(operand.shape), operand.constant ? 'constant' : ''].filter(Boolean).join(' · ')}
+              {[operand.dtype, shapeText(operand.shape), operand.constant ? 'constant' : '']
+                .filter(Boolean)
+                .join(' · ')}
             </span>
             {operand.nodes.length > 1 && (
               <span className={classes.readers}>
@@ -142,6 +163,7 @@ function Operands({ title, operands, onNode }: { title: string; operands: readon
   );
 }
 
-const shapeText = (shape: Operand['shape']): string => (shape ? shape.map((size) => size ?? '?').join(' × ') || 'scalar' : '');
+const shapeText = (shape: Operand['shape']): string =>
+  shape ? shape.map((size) => size ?? '?').join(' × ') || 'scalar' : '';
 
 const attributeText = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value));

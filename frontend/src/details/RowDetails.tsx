@@ -1,5 +1,6 @@
 import { type FullRow, useRow } from '../api/queries';
 import type { RowTable } from '../api/rows';
+import { Facts } from '../app/Card';
 import { Answer } from '../app/Notice';
 import { useDark } from '../app/use-dark';
 import { ActivationHistogram } from '../charts/ActivationHistogram';
@@ -12,9 +13,19 @@ import classes from './details.module.css';
 
 /** Figures that head a row's details, where it has them. */
 const HEADLINES = [
-  'sqnr_db', 'isolated_sqnr_db', 'local_sqnr_db', 'mse', 'cosine', 'rmse_over_scale', 'clipped_fraction',
-  'effective_bits', 'levels_used', 'range', 'simulated_sqnr_db', 'kernels_sqnr_db',
-]; // prettier-ignore
+  'sqnr_db',
+  'isolated_sqnr_db',
+  'local_sqnr_db',
+  'mse',
+  'cosine',
+  'rmse_over_scale',
+  'clipped_fraction',
+  'effective_bits',
+  'levels_used',
+  'range',
+  'simulated_sqnr_db',
+  'kernels_sqnr_db',
+];
 
 /** One compared tensor: its figures, where its error comes from, its values and its channels. */
 export function RowDetails({ run, table, row }: { run: string; table: RowTable; row: number }) {
@@ -24,11 +35,23 @@ export function RowDetails({ run, table, row }: { run: string; table: RowTable; 
     <>
       {remark && <p className={classes.remark}>{remark}</p>}
       <Figures table={table} row={row} />
+      <Facts facts={identity(table, row)} />
       <Answer of={details} what="the tensor">
         {(found) => <Charts table={table} row={row} details={found} />}
       </Answer>
     </>
   );
+}
+
+/** Which tensors are compared, and what else the op computes in one piece with it. */
+function identity(table: RowTable, row: number): (readonly [string, string])[] {
+  const facts = [
+    ['Tensor', table.text('tensor', row)],
+    ['Quantized tensor', table.text('quantized_tensor', row)],
+    ['Pattern', [table.text('op_type', row), table.text('absorbed', row)].filter(Boolean).join(' + ')],
+    ['Dtype', [table.text('dtype', row), table.text('granularity', row)].filter(Boolean).join(', ')],
+  ] as const;
+  return facts.filter(([, value]) => value);
 }
 
 function Figures({ table, row }: { table: RowTable; row: number }) {
@@ -56,7 +79,10 @@ function Figures({ table, row }: { table: RowTable; row: number }) {
 
 function Charts({ table, row, details }: { table: RowTable; row: number; details: FullRow }) {
   const role = table.role(row);
-  const name = `${table.text('op', row).replace(/[^\w.-]+/g, '_').replace(/^_/, '')}-${role}`;
+  const name = `${table
+    .text('op', row)
+    .replace(/[^\w.-]+/g, '_')
+    .replace(/^_/, '')}-${role}`;
   return (
     <>
       {details.budget && (

@@ -25,7 +25,8 @@ interface Props {
   surface: RefObject<GraphSurface | null>;
 }
 
-const label = 'Model graph. Up and Down follow the data, Left and Right walk along siblings, Enter opens or closes a group, Escape goes to the enclosing group, plus and minus zoom, 0 shows all. The outline lists the same ops.';
+const label =
+  'Model graph. Up and Down follow the data, Left and Right walk along siblings, Enter opens or closes a group, Escape goes to the enclosing group, plus and minus zoom, 0 shows all. The outline lists the same ops.';
 
 /** The graph with its minimap, and what pointer, wheel and keys do in it. */
 export function GraphCanvas(props: Props) {
@@ -44,7 +45,11 @@ export function GraphCanvas(props: Props) {
       state: setState,
     });
     surface.current = created;
-    created.mark({ palette: latest.current.dark ? DARK_PALETTE : LIGHT_PALETTE, values: latest.current.values, selected: latest.current.selected });
+    created.mark({
+      palette: latest.current.dark ? DARK_PALETTE : LIGHT_PALETTE,
+      values: latest.current.values,
+      selected: latest.current.selected,
+    });
     created.start(latest.current.selected);
     const observer = new ResizeObserver(() => {
       const { clientWidth: width, clientHeight: height } = host.current!;
@@ -60,7 +65,10 @@ export function GraphCanvas(props: Props) {
   }, [model, surface]);
 
   useEffect(() => surface.current?.mark({ palette: dark ? DARK_PALETTE : LIGHT_PALETTE }), [dark, model, surface]);
-  useEffect(() => surface.current?.mark({ values, selected, matches, bright }), [values, selected, matches, bright, model, surface]);
+  useEffect(
+    () => surface.current?.mark({ values, selected, matches, bright }),
+    [values, selected, matches, bright, model, surface],
+  );
 
   useEffect(() => {
     const element = canvas.current!;

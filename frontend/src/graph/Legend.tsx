@@ -10,7 +10,11 @@ export function Legend({ metric, values, palette }: { metric: Metric; values: Gr
   return (
     <div className={classes.legend} data-testid="legend">
       <span>{valueText(metric, worst)}</span>
-      <span className={classes.bar} style={{ background: `linear-gradient(90deg, ${palette.ramp.join()})` }} aria-hidden="true" />
+      <span
+        className={classes.bar}
+        style={{ background: `linear-gradient(90deg, ${palette.ramp.join()})` }}
+        aria-hidden="true"
+      />
       <span>{valueText(metric, best)}</span>
       <span className={classes.hollow} aria-hidden="true" />
       <span>no value</span>

@@ -13,8 +13,12 @@ export function valuesOf(model: GraphModel, rows: RowTable, metric: Metric, role
   const ofRole = rows.ofRole(role);
   for (const row of ofRole) {
     const node = nodes[row];
-    if (node >= 0 && node < model.nodeCount && isWorse(metric.better, values[row], ofNode[node])) ofNode[node] = values[row];
+    if (node >= 0 && node < model.nodeCount && isWorse(metric.better, values[row], ofNode[node]))
+      ofNode[node] = values[row];
   }
-  const scale = scaleFor(metric, ofRole.map((row) => values[row]));
+  const scale = scaleFor(
+    metric,
+    ofRole.map((row) => values[row]),
+  );
   return new GraphValues(model, ofNode, scale, metric.better, (value) => valueText(metric, value));
 }

@@ -126,8 +126,16 @@ export class LayoutEngine {
 /** The buffers that move with a layout. */
 export function buffersOf(layout: Layout): ArrayBuffer[] {
   const arrays = [
-    layout.id, layout.parent, layout.depth, layout.open, layout.x, layout.y, layout.width, layout.height,
-    ...Object.values(layout.edges), ...Object.values(layout.portals),
-  ]; // prettier-ignore
+    layout.id,
+    layout.parent,
+    layout.depth,
+    layout.open,
+    layout.x,
+    layout.y,
+    layout.width,
+    layout.height,
+    ...Object.values(layout.edges),
+    ...Object.values(layout.portals),
+  ];
   return arrays.map((array) => array.buffer as ArrayBuffer);
 }

@@ -134,7 +134,10 @@ function paintBoxes(context: CanvasRenderingContext2D, picture: Picture, { leave
   const { palette, camera } = picture;
   const dim = leaves.filter((i) => isDim(picture, i));
   const plain = dim.length ? leaves.filter((i) => !isDim(picture, i)) : leaves;
-  for (const [boxes, alpha] of [[dim, DIMMED], [plain, 1]] as const) {
+  for (const [boxes, alpha] of [
+    [dim, DIMMED],
+    [plain, 1],
+  ] as const) {
     context.globalAlpha = alpha;
     for (const [step, group] of byStep(picture, boxes)) {
       context.beginPath();
@@ -185,7 +188,11 @@ function paintNodeLabel(context: CanvasRenderingContext2D, { scene, model, value
   context.fillText(values!.text(value), middle, y[i] + 25.5);
 }
 
-function paintGroupLabel(context: CanvasRenderingContext2D, { scene, model, values, palette }: Picture, i: number): void {
+function paintGroupLabel(
+  context: CanvasRenderingContext2D,
+  { scene, model, values, palette }: Picture,
+  i: number,
+): void {
   const { id, x, y, width, height } = scene.layout;
   const group = groupOfBox(id[i]);
   context.textAlign = 'left';
@@ -212,7 +219,10 @@ function paintGroupLabel(context: CanvasRenderingContext2D, { scene, model, valu
 function paintLabelsOutside(context: CanvasRenderingContext2D, picture: Picture, { leaves }: Visible): void {
   const { scene, model, values, palette, camera } = picture;
   const { id } = scene.layout;
-  const labels = new OutsideLabels(camera, leaves.map((i) => scene.rect(i)));
+  const labels = new OutsideLabels(
+    camera,
+    leaves.map((i) => scene.rect(i)),
+  );
   const size = labels.pixels / camera.zoom;
   context.font = `500 ${size}px ${FONT}`;
   context.textBaseline = 'middle';
@@ -303,7 +313,8 @@ function paintMarks(context: CanvasRenderingContext2D, picture: Picture, { leave
     roundRect(context, { x: box.x - gap, y: box.y - gap, width: box.width + 2 * gap, height: box.height + 2 * gap }, 8);
     context.stroke();
   };
-  if (matches.size) for (const i of leaves) if (matches.has(scene.layout.id[i])) ring(scene.layout.id[i], palette.match, 2);
+  if (matches.size)
+    for (const i of leaves) if (matches.has(scene.layout.id[i])) ring(scene.layout.id[i], palette.match, 2);
   if (hovered !== null && hovered !== selected) ring(hovered, palette.hover, 1.5);
   if (selected === null) return;
   if (!isGroup(selected)) paintConnections(context, picture, selected);

@@ -36,7 +36,16 @@ describe('the model', () => {
 
 describe('a plan', () => {
   test('lifts edges to the level where their ends are siblings, each pair once', () => {
-    const model = graph([0, 0, 1, 1], [-1, -1], [[0, 1], [0, 2], [1, 3], [2, 3]]); // prettier-ignore
+    const model = graph(
+      [0, 0, 1, 1],
+      [-1, -1],
+      [
+        [0, 1],
+        [0, 2],
+        [1, 3],
+        [2, 3],
+      ],
+    );
     const { boxes, levels } = plan(model, new Set());
     expect(boxes.map(({ id }) => id)).toEqual([boxOfGroup(0), boxOfGroup(1)]);
     expect(levels).toHaveLength(1);
@@ -44,9 +53,21 @@ describe('a plan', () => {
   });
 
   test('shows what is inside an open group, with its own edges', () => {
-    const model = graph([0, 0, -1], [-1], [[0, 1], [1, 2]]); // prettier-ignore
+    const model = graph(
+      [0, 0, -1],
+      [-1],
+      [
+        [0, 1],
+        [1, 2],
+      ],
+    );
     const { boxes, levels } = plan(model, new Set([0]));
-    expect(boxes.map(({ id, depth }) => [id, depth])).toEqual([[boxOfGroup(0), 0], [0, 1], [1, 1], [2, 0]]); // prettier-ignore
+    expect(boxes.map(({ id, depth }) => [id, depth])).toEqual([
+      [boxOfGroup(0), 0],
+      [0, 1],
+      [1, 1],
+      [2, 0],
+    ]);
     const inside = levels.find(({ owner }) => owner === 0)!;
     expect([inside.sources, inside.targets]).toEqual([[1], [2]]);
     const outside = levels.find(({ owner }) => owner === -1)!;
@@ -54,7 +75,14 @@ describe('a plan', () => {
   });
 
   test('ends where groups form a cycle', () => {
-    const model = graph([0, 1, 0], [-1, -1], [[0, 1], [1, 2]]); // prettier-ignore
+    const model = graph(
+      [0, 1, 0],
+      [-1, -1],
+      [
+        [0, 1],
+        [1, 2],
+      ],
+    );
     expect(plan(model, new Set()).levels[0].sources).toHaveLength(2);
   });
 });
@@ -83,15 +111,28 @@ describe('portals', () => {
   test('bound how many ranks all lines skip together', () => {
     const children = Array.from({ length: 300 }, (_, i) => i);
     const lines = [...chain(300), ...children.slice(0, 100).map((i): [number, number] => [i, 299 - i])];
-    const { sources, targets } = splitPortals(children, lines.map(([a]) => a), lines.map(([, b]) => b)); // prettier-ignore
-    const rank = longestPathRanks(children, lines.map(([a]) => a), lines.map(([, b]) => b)); // prettier-ignore
+    const { sources, targets } = splitPortals(
+      children,
+      lines.map(([a]) => a),
+      lines.map(([, b]) => b),
+    );
+    const rank = longestPathRanks(
+      children,
+      lines.map(([a]) => a),
+      lines.map(([, b]) => b),
+    );
     const skipped = sources.reduce((sum, source, e) => sum + rank.get(targets[e])! - rank.get(source)!, 0);
     expect(skipped).toBeLessThanOrEqual(300 * 6);
   });
 
   test('ranks are the longest paths', () => {
     const rank = longestPathRanks([0, 1, 2, 3], [0, 1, 0], [1, 2, 2]);
-    expect([...rank.entries()]).toEqual([[0, 0], [1, 1], [2, 2], [3, 0]]); // prettier-ignore
+    expect([...rank.entries()]).toEqual([
+      [0, 0],
+      [1, 1],
+      [2, 2],
+      [3, 0],
+    ]);
   });
 });
 
@@ -102,7 +143,18 @@ describe('a layout', () => {
   });
 
   test('holds boxes inside their group and apart from their siblings', () => {
-    const model = graph([0, 0, 0, 1, 1, -1], [-1, -1], [[0, 1], [0, 2], [1, 3], [2, 3], [3, 4], [4, 5]]); // prettier-ignore
+    const model = graph(
+      [0, 0, 0, 1, 1, -1],
+      [-1, -1],
+      [
+        [0, 1],
+        [0, 2],
+        [1, 3],
+        [2, 3],
+        [3, 4],
+        [4, 5],
+      ],
+    );
     const { id, parent, x, y, width, height } = new LayoutEngine(model, widths(model)).layout(new Set([0, 1]));
     for (let i = 0; i < id.length; i++) {
       const p = parent[i];
@@ -114,7 +166,8 @@ describe('a layout', () => {
       }
       for (let j = 0; j < i; j++) {
         if (parent[j] !== p) continue;
-        const apart = x[i] >= x[j] + width[j] || x[j] >= x[i] + width[i] || y[i] >= y[j] + height[j] || y[j] >= y[i] + height[i];
+        const apart =
+          x[i] >= x[j] + width[j] || x[j] >= x[i] + width[i] || y[i] >= y[j] + height[j] || y[j] >= y[i] + height[i];
         expect(apart, `boxes ${i} and ${j}`).toBe(true);
       }
     }
@@ -122,7 +175,10 @@ describe('a layout', () => {
 
   test('puts siblings from left to right as they are executed', () => {
     const experts = Array.from({ length: 24 }, (_, i) => i + 1);
-    const edges = experts.flatMap((e): [number, number][] => [[0, e], [e, 25]]); // prettier-ignore
+    const edges = experts.flatMap((e): [number, number][] => [
+      [0, e],
+      [e, 25],
+    ]);
     const model = graph(new Array<number>(26).fill(-1), [], edges);
     const { x } = new LayoutEngine(model, widths(model)).layout(new Set());
     const places = experts.map((e) => x[e]);

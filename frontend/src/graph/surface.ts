@@ -1,8 +1,18 @@
 import { openLayoutThread } from '#layout-thread';
 import {
-  between, type Camera, fitting, lookingAt, opening, panned, type Point, READABLE_ZOOM, type Rect, type Size, toWorld,
+  between,
+  type Camera,
+  fitting,
+  lookingAt,
+  opening,
+  panned,
+  type Point,
+  READABLE_ZOOM,
+  type Rect,
+  type Size,
+  toWorld,
   zoomed,
-} from './camera'; // prettier-ignore
+} from './camera';
 import { type BoxId, boxOfGroup, groupOfBox, isGroup } from './ids';
 import { HEADER, type Layout } from './layout';
 import { cameraAt, paintMinimap } from './minimap';
@@ -122,7 +132,12 @@ export class GraphSurface {
       then?.();
       this.events.state({ busy: false, boxes: layout.id.length, portals: layout.portals.at.length, error: '' });
     } catch (error) {
-      this.events.state({ busy: false, boxes: 0, portals: 0, error: error instanceof Error ? error.message : String(error) });
+      this.events.state({
+        busy: false,
+        boxes: 0,
+        portals: 0,
+        error: error instanceof Error ? error.message : String(error),
+      });
     }
   }
 
@@ -227,7 +242,12 @@ export class GraphSurface {
     if (!box) return null;
     const { x, y, zoom } = this.camera;
     const { left, top } = this.canvas.getBoundingClientRect();
-    return { x: left + (box.x - x) * zoom, y: top + (box.y - y) * zoom, width: box.width * zoom, height: box.height * zoom };
+    return {
+      x: left + (box.x - x) * zoom,
+      y: top + (box.y - y) * zoom,
+      width: box.width * zoom,
+      height: box.height * zoom,
+    };
   }
 
   // Drawing.

@@ -10,7 +10,6 @@ export interface LayoutThread {
 export type OpenLayoutThread = (model: GraphModel, widths: BoxWidths) => LayoutThread;
 
 export type ToWorker =
-  | { kind: 'graph'; columns: GraphColumns; widths: BoxWidths }
-  | { kind: 'layout'; request: number; open: Int32Array };
+  { kind: 'graph'; columns: GraphColumns; widths: BoxWidths } | { kind: 'layout'; request: number; open: Int32Array };
 
 export type FromWorker = { request: number } & ({ layout: Layout } | { error: string });

@@ -91,7 +91,13 @@ test('a model of one group opens it at first, and a group opens what is alone in
 });
 
 test('a group has the colour of its worst ops and says the worst of all', () => {
-  const values = new GraphValues(model, Float64Array.from([NaN, 30, 10, 40]), { worst: 0, best: 40, log: false }, 'high', String);
+  const values = new GraphValues(
+    model,
+    Float64Array.from([NaN, 30, 10, 40]),
+    { worst: 0, best: 40, log: false },
+    'high',
+    String,
+  );
   expect(values.worstIn(0)).toBe(10);
   expect(values.of(-1)).toBe(10);
   expect(values.step(0)).toBe(-1);

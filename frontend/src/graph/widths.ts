@@ -21,7 +21,9 @@ export function boxWidths(model: GraphModel): BoxWidths {
   const onGrid = (width: number, least: number): number =>
     Math.min(WIDEST, Math.ceil(Math.max(least, width) / GRID) * GRID);
   context.font = `600 ${LABEL_PIXELS}px ${FONT}`;
-  const nodes = Float32Array.from({ length: model.nodeCount }, (_, i) => onGrid(widthOf(model.label(i)) + 22, NARROWEST_NODE));
+  const nodes = Float32Array.from({ length: model.nodeCount }, (_, i) =>
+    onGrid(widthOf(model.label(i)) + 22, NARROWEST_NODE),
+  );
   const labels = Array.from({ length: model.groupCount }, (_, g) => widthOf(`▸ ${model.label(boxOfGroup(g))}`) + 20);
   known.clear();
   context.font = `${VALUE_PIXELS}px ${FONT}`;

@@ -25,7 +25,17 @@ const ofColumn =
     rows.numbers(column);
 
 function decibels(id: NumberColumn, title: string, hint: string): Metric {
-  return { id, title, unit: 'dB', hint, better: 'high', log: false, scale: DECIBELS, text: decibelText, values: ofColumn(id) };
+  return {
+    id,
+    title,
+    unit: 'dB',
+    hint,
+    better: 'high',
+    log: false,
+    scale: DECIBELS,
+    text: decibelText,
+    values: ofColumn(id),
+  };
 }
 
 function number(id: NumberColumn, title: string, hint: string, better: Better = 'low', log = true): Metric {
@@ -57,7 +67,11 @@ function budgetShare(part: string): Metric {
 
 /** All metrics that the graph can be coloured by and tables be filtered by, the most telling first. */
 export const METRICS: readonly Metric[] = [
-  decibels('sqnr_db', 'SQNR', 'Cumulative: this tensor of the quantized model against the reference, with all that came before'),
+  decibels(
+    'sqnr_db',
+    'SQNR',
+    'Cumulative: this tensor of the quantized model against the reference, with all that came before',
+  ),
   decibels('isolated_sqnr_db', 'SQNR isolated', 'The op alone, quantized on the reference’s inputs'),
   decibels('local_sqnr_db', 'SQNR local', 'This tensor’s own rounding and clipping'),
   decibels('simulated_sqnr_db', 'SQNR simulated', 'Cumulative error of the simulated trace'),
@@ -65,10 +79,28 @@ export const METRICS: readonly Metric[] = [
   number('mse', 'MSE', 'Cumulative mean squared error, pooled over all samples'),
   number('isolated_mse', 'MSE isolated', 'Mean squared error of the op alone'),
   number('local_mse', 'MSE local', 'Mean squared error of this tensor’s own rounding and clipping'),
-  { ...number('cosine', 'Cosine', 'Cosine of the angle between both tensors; 1 is equal', 'high', false), scale: { worst: 0.9, best: 1, log: false } },
-  { ...number('rmse_over_scale', 'RMSE / scale', '0.289 is the healthy value of pure rounding'), scale: { worst: 10, best: 0.289, log: true } },
-  { ...number('clipped_fraction', 'Clipped', 'Share of the reference outside the representable range', 'low', false), text: percentText },
-  { ...number('effective_bits', 'Effective bits', 'log2 of the range over the error’s standard deviation', 'high', false), scale: { worst: 2, best: 8, log: false } },
+  {
+    ...number('cosine', 'Cosine', 'Cosine of the angle between both tensors; 1 is equal', 'high', false),
+    scale: { worst: 0.9, best: 1, log: false },
+  },
+  {
+    ...number('rmse_over_scale', 'RMSE / scale', '0.289 is the healthy value of pure rounding'),
+    scale: { worst: 10, best: 0.289, log: true },
+  },
+  {
+    ...number('clipped_fraction', 'Clipped', 'Share of the reference outside the representable range', 'low', false),
+    text: percentText,
+  },
+  {
+    ...number(
+      'effective_bits',
+      'Effective bits',
+      'log2 of the range over the error’s standard deviation',
+      'high',
+      false,
+    ),
+    scale: { worst: 2, best: 8, log: false },
+  },
   number('levels_used', 'Levels used', 'Integer codes that were seen', 'high', false),
   { ...number('reference_max', 'Range', 'Maximum minus minimum of the reference'), id: 'range', values: width },
   number('reference_outlier_ratio', 'Outlier ratio', 'How far the extreme values are from the bulk'),
@@ -94,7 +126,9 @@ export function badThreshold(metric: Metric, scale: Scale, values: Float64Array,
   const { worst, best, log } = scale;
   const middle = log ? Math.sqrt(worst * best) : (worst + best) / 2;
   const sign = metric.better === 'high' ? 1 : -1;
-  const known = Float64Array.from(rows, (row) => sign * values[row]).filter((value) => !Number.isNaN(value)).sort();
+  const known = Float64Array.from(rows, (row) => sign * values[row])
+    .filter((value) => !Number.isNaN(value))
+    .sort();
   if (!known.length || known[0] <= sign * middle) return Number(middle.toPrecision(3));
   return sign * known[Math.floor((known.length - 1) * WORST_PART)];
 }

@@ -16,7 +16,11 @@ export function AccuracyCard({ accuracy }: { accuracy: Accuracy }) {
   const real = isClearlyWorse(accuracy);
   const worse = real && Math.abs(difference) > SMALL_LOSS * Math.abs(reference);
   return (
-    <Card title={`Accuracy: ${metric}`} testId="accuracy" aside={<span className={classes.samples}>{countText(samples, 'sample')}</span>}>
+    <Card
+      title={`Accuracy: ${metric}`}
+      testId="accuracy"
+      aside={<span className={classes.samples}>{countText(samples, 'sample')}</span>}
+    >
       <dl className={classes.figures}>
         <div>
           <dt>Reference</dt>
@@ -30,7 +34,9 @@ export function AccuracyCard({ accuracy }: { accuracy: Accuracy }) {
         </div>
         <div>
           <dt>Ratio</dt>
-          <dd data-testid="accuracy-ratio">{Number.isNaN(ratio) ? numberText(ratio) : `${numberText(100 * ratio)} %`}</dd>
+          <dd data-testid="accuracy-ratio">
+            {Number.isNaN(ratio) ? numberText(ratio) : `${numberText(100 * ratio)} %`}
+          </dd>
         </div>
       </dl>
       <p className={classes.interval}>
@@ -55,7 +61,13 @@ function Interval({ low, high, difference, worse }: { low: number; high: number;
   const [left, right] = [Math.min(...ends), Math.max(...ends)];
   const at = (value: number): number => 4 + (92 * (value - left)) / (right - left || 1);
   return (
-    <svg className={classes.picture} viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true" data-worse={worse}>
+    <svg
+      className={classes.picture}
+      viewBox="0 0 100 12"
+      preserveAspectRatio="none"
+      aria-hidden="true"
+      data-worse={worse}
+    >
       <line x1="0" x2="100" y1="6" y2="6" className={classes.axis} />
       <line x1={at(0)} x2={at(0)} y1="0" y2="12" className={classes.zero} />
       <line x1={at(low)} x2={at(high)} y1="6" y2="6" className={classes.range} />

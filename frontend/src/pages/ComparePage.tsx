@@ -20,7 +20,11 @@ import classes from './ComparePage.module.css';
 /** Two runs side by side: their accuracy, and every tensor that both compared. */
 export function ComparePage({ a, b }: { a: string; b: string }) {
   const comparison = useComparison(a, b);
-  return <Answer of={comparison} what="both runs">{(found) => <Compared comparison={found} />}</Answer>;
+  return (
+    <Answer of={comparison} what="both runs">
+      {(found) => <Compared comparison={found} />}
+    </Answer>
+  );
 }
 
 function Compared({ comparison }: { comparison: Comparison }) {
@@ -34,13 +38,21 @@ function Compared({ comparison }: { comparison: Comparison }) {
   const gains = useMemo(() => gainsOf(comparison, metric), [comparison, metric]);
   const rows = useMemo(() => {
     const all = Array.from(comparison.op.keys());
-    const shown = filterRows(all, { ...NO_FILTER, words }, {
-      text: (row) => `${comparison.op[row]} ${comparison.op_type[row]} ${comparison.role[row]}`,
-      type: (row) => comparison.op_type[row],
-      metric: (row) => gains[row],
-      better: 'high',
-    });
-    return sortRows(shown, columns.find(({ id }) => id === sort.column), sort.descending);
+    const shown = filterRows(
+      all,
+      { ...NO_FILTER, words },
+      {
+        text: (row) => `${comparison.op[row]} ${comparison.op_type[row]} ${comparison.role[row]}`,
+        type: (row) => comparison.op_type[row],
+        metric: (row) => gains[row],
+        better: 'high',
+      },
+    );
+    return sortRows(
+      shown,
+      columns.find(({ id }) => id === sort.column),
+      sort.descending,
+    );
   }, [comparison, columns, gains, words, sort]);
 
   return (
@@ -56,7 +68,14 @@ function Compared({ comparison }: { comparison: Comparison }) {
       <div className={classes.panes}>
         <div className={classes.tablePane}>
           <div className={classes.bar}>
-            <TextInput size="xs" w={220} placeholder="Filter ops" aria-label="Filter by words" value={words} onChange={(event) => setWords(event.currentTarget.value)} />
+            <TextInput
+              size="xs"
+              w={220}
+              placeholder="Filter ops"
+              aria-label="Filter by words"
+              value={words}
+              onChange={(event) => setWords(event.currentTarget.value)}
+            />
             <Select
               size="xs"
               w={170}
@@ -70,7 +89,11 @@ function Compared({ comparison }: { comparison: Comparison }) {
             />
             <span className={classes.count}>{countText(rows.length, 'row')}</span>
             {selected !== null && <Links comparison={comparison} row={selected} />}
-            <Button size="compact-xs" variant="default" onClick={() => saveText(`${a.name}-${b.name}.csv`, tableCsv(columns, rows), 'text/csv')}>
+            <Button
+              size="compact-xs"
+              variant="default"
+              onClick={() => saveText(`${a.name}-${b.name}.csv`, tableCsv(columns, rows), 'text/csv')}
+            >
               CSV
             </Button>
           </div>
@@ -96,7 +119,17 @@ function Compared({ comparison }: { comparison: Comparison }) {
   );
 }
 
-function Picture({ comparison, metricId, selected, onPick }: { comparison: Comparison; metricId: string; selected: number | null; onPick(row: number): void }) {
+function Picture({
+  comparison,
+  metricId,
+  selected,
+  onPick,
+}: {
+  comparison: Comparison;
+  metricId: string;
+  selected: number | null;
+  onPick(row: number): void;
+}) {
   const metric = metricOf(metricId);
   const dots = useMemo<Dot[]>(() => {
     const [a, b] = [figuresOf(comparison.in_a, metric.id), figuresOf(comparison.in_b, metric.id)];
@@ -105,7 +138,11 @@ function Picture({ comparison, metricId, selected, onPick }: { comparison: Compa
       x: shown(a[row]),
       y: shown(b[row]),
       name: op,
-      lines: [`${comparison.role[row]}, ${comparison.op_type[row]}`, `A ${valueText(metric, a[row])}`, `B ${valueText(metric, b[row])}`],
+      lines: [
+        `${comparison.role[row]}, ${comparison.op_type[row]}`,
+        `A ${valueText(metric, a[row])}`,
+        `B ${valueText(metric, b[row])}`,
+      ],
     }));
   }, [comparison, metric]);
   const prefix = metric.log ? 'log10 ' : '';
@@ -136,7 +173,9 @@ function RunCard({ letter, run }: { letter: string; run: RunSummary }) {
         <a className={classes.name} href={formatRoute({ page: 'run', run: run.name, view: 'overview', state: {} })}>
           {run.name}
         </a>
-        <div className={classes.soft}>{[run.model, run.mode, bytesText(run.quantized_bytes)].filter(Boolean).join(' · ')}</div>
+        <div className={classes.soft}>
+          {[run.model, run.mode, bytesText(run.quantized_bytes)].filter(Boolean).join(' · ')}
+        </div>
       </div>
       {accuracy && (
         <div className={classes.score}>
@@ -166,10 +205,23 @@ function Links({ comparison, row }: { comparison: Comparison; row: number }) {
   const op = comparison.op[row];
   return (
     <span className={classes.links}>
-      {([['A', comparison.a, comparison.in_a], ['B', comparison.b, comparison.in_b]] as const).map(
+      {(
+        [
+          ['A', comparison.a, comparison.in_a],
+          ['B', comparison.b, comparison.in_b],
+        ] as const
+      ).map(
         ([letter, run, side]) =>
           side.index[row] >= 0 && (
-            <a key={letter} href={formatRoute({ page: 'run', run: run.name, view: 'graph', state: { op, row: side.index[row], role: comparison.role[row] } })}>
+            <a
+              key={letter}
+              href={formatRoute({
+                page: 'run',
+                run: run.name,
+                view: 'graph',
+                state: { op, row: side.index[row], role: comparison.role[row] },
+              })}
+            >
               open in {letter}
             </a>
           ),

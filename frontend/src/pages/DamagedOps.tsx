@@ -30,7 +30,12 @@ export function DamagedOps({ run, table }: { run: string; table: RowTable }) {
         {worst.map((row) => (
           <li key={row}>
             <a
-              href={formatRoute({ page: 'run', run, view: 'graph', state: { op: table.text('op', row), row: table.index(row) } })}
+              href={formatRoute({
+                page: 'run',
+                run,
+                view: 'graph',
+                state: { op: table.text('op', row), row: table.index(row) },
+              })}
               title={table.text('op', row)}
             >
               {table.text('op', row)}

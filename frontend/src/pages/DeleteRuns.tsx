@@ -18,7 +18,12 @@ export function DeleteRuns({ names, onClose }: { names: readonly string[]; onClo
         <Button variant="default" onClick={onClose} data-autofocus>
           Keep
         </Button>
-        <Button color="red" loading={remove.isPending} data-testid="confirm-delete" onClick={() => remove.mutate(names, { onSuccess: onClose })}>
+        <Button
+          color="red"
+          loading={remove.isPending}
+          data-testid="confirm-delete"
+          onClick={() => remove.mutate(names, { onSuccess: onClose })}
+        >
           Delete
         </Button>
       </Group>

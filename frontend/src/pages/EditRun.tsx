@@ -28,8 +28,22 @@ export function EditRun({ run, onClose, onDelete }: Props) {
           save();
         }}
       >
-        <TextInput label="Name" value={name} required data-autofocus data-testid="run-name" onChange={(event) => setName(event.currentTarget.value)} />
-        <TagsInput label="Tags" mt="sm" value={tags} data-testid="run-tags" onChange={setTags} comboboxProps={{ transitionProps: { duration: 0 } }} />
+        <TextInput
+          label="Name"
+          value={name}
+          required
+          data-autofocus
+          data-testid="run-name"
+          onChange={(event) => setName(event.currentTarget.value)}
+        />
+        <TagsInput
+          label="Tags"
+          mt="sm"
+          value={tags}
+          data-testid="run-tags"
+          onChange={setTags}
+          comboboxProps={{ transitionProps: { duration: 0 } }}
+        />
         {change.error && <Failure error={change.error} />}
         <Group justify="space-between" mt="lg">
           <Button

@@ -1,5 +1,6 @@
-import { useGraph, useRows } from '../api/queries';
+import { Button } from '@mantine/core';
 import { ApiProblem } from '../api/problem';
+import { useGraph, useRows } from '../api/queries';
 import { Answer, Notice } from '../app/Notice';
 import { useChangeState } from '../app/route';
 import { GraphWorkbench } from './GraphWorkbench';
@@ -12,13 +13,16 @@ export function GraphPage({ run, state }: RunPageProps) {
   const rows = useRows(run.name);
   const change = useChangeState();
   if (graph.error instanceof ApiProblem && graph.error.status === 404) {
-    const title = run.status === 'running' ? 'The graph appears as soon as the run has it' : `This run holds no graph of the ${side} model`;
+    const title =
+      run.status === 'running'
+        ? 'The graph appears as soon as the run has it'
+        : `This run holds no graph of the ${side} model`;
     return (
       <Notice title={title}>
         {side === 'quantized' && (
-          <button type="button" onClick={() => change({ side: undefined }, 'replace')}>
+          <Button size="xs" variant="default" onClick={() => change({ side: undefined }, 'replace')}>
             Show the reference model
-          </button>
+          </Button>
         )}
       </Notice>
     );

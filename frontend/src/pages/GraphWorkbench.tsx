@@ -70,7 +70,10 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
   const matches = useMemo(() => searched(model, search.trim().toLowerCase()), [model, search]);
   const bright = useMemo(() => {
     if (!onlyBad) return null;
-    return withGroups(model, rows.map((row) => nodeColumn[row]).filter((node) => node >= 0));
+    return withGroups(
+      model,
+      rows.map((row) => nodeColumn[row]).filter((node) => node >= 0),
+    );
   }, [onlyBad, model, rows, nodeColumn]);
 
   const select = useCallback(
@@ -121,7 +124,8 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
         onFound={selectAndReveal}
         onOnlyBad={(on) => {
           setOnlyBad(on);
-          if (on && !isFiltering(filter)) setFilter({ ...NO_FILTER, threshold: badThreshold(metric, values.scale, metric.values(table), ofRole) });
+          if (on && !isFiltering(filter))
+            setFilter({ ...NO_FILTER, threshold: badThreshold(metric, values.scale, metric.values(table), ofRole) });
         }}
         onState={(next) => change(next, 'replace')}
       />
@@ -212,7 +216,13 @@ function selectedBox(state: RunState, model: GraphModel, table: RowTable, nodes:
 }
 
 /** The row of the table that belongs to the selection: the one that was chosen, else the op's first of this role. */
-function selectedRow(state: RunState, selected: BoxId | null, model: GraphModel, table: RowTable, role: string): number | null {
+function selectedRow(
+  state: RunState,
+  selected: BoxId | null,
+  model: GraphModel,
+  table: RowTable,
+  role: string,
+): number | null {
   if (state.row !== undefined) return table.at(state.row) ?? null;
   if (selected === null || isGroup(selected)) return null;
   const rows = table.ofOp(state.op ?? model.nameOf(selected));

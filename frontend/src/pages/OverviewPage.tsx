@@ -23,7 +23,11 @@ const SHOWN_SOURCES = 4;
 /** A run at a glance: what was lost, where it broke, and whether the figures can be trusted. */
 export function OverviewPage({ run }: RunPageProps) {
   const found = useRun(run.name);
-  return <Answer of={found} what="the run">{(document) => <Overview run={document} />}</Answer>;
+  return (
+    <Answer of={found} what="the run">
+      {(document) => <Overview run={document} />}
+    </Answer>
+  );
 }
 
 function Overview({ run }: { run: RunDocument }) {
@@ -61,12 +65,14 @@ function Overview({ run }: { run: RunDocument }) {
 
 /** Where the error begins: ops whose output is broken though their inputs are not. */
 function Breaks({ run }: { run: RunDocument }) {
-  const link = (op: string): string => formatRoute({ page: 'run', run: run.summary.name, view: 'graph', state: { op } });
+  const link = (op: string): string =>
+    formatRoute({ page: 'run', run: run.summary.name, view: 'graph', state: { op } });
   return (
     <Card title="Where it breaks" testId="failure-sources">
       {run.first_not_finite && (
         <p className={classes.alarm}>
-          The first output that is not finite is that of <a href={link(run.first_not_finite)}>{run.first_not_finite}</a>.
+          The first output that is not finite is that of <a href={link(run.first_not_finite)}>{run.first_not_finite}</a>
+          .
         </p>
       )}
       {run.failure_sources.length ? (
@@ -80,11 +86,15 @@ function Breaks({ run }: { run: RunDocument }) {
               </span>
             </li>
           ))}
-          {run.failure_sources.length > SHOWN_SOURCES && <li>and {countText(run.failure_sources.length - SHOWN_SOURCES, 'more op')}</li>}
+          {run.failure_sources.length > SHOWN_SOURCES && (
+            <li>and {countText(run.failure_sources.length - SHOWN_SOURCES, 'more op')}</li>
+          )}
         </ol>
       ) : (
         <p className={classes.soft}>
-          {run.summary.rows ? 'No single op breaks the signal: the error grows little by little.' : 'Nothing has been compared yet.'}
+          {run.summary.rows
+            ? 'No single op breaks the signal: the error grows little by little.'
+            : 'Nothing has been compared yet.'}
         </p>
       )}
     </Card>
@@ -95,7 +105,11 @@ function Coverage({ run }: { run: RunDocument }) {
   const skipped = Object.entries(run.skipped);
   const reasons = useMemo(() => byReason(run.skipped), [run.skipped]);
   return (
-    <Card title="Coverage" testId="coverage" aside={<strong>{percentText(toNumber(run.coverage))} of compute ops compared</strong>}>
+    <Card
+      title="Coverage"
+      testId="coverage"
+      aside={<strong>{percentText(toNumber(run.coverage))} of compute ops compared</strong>}
+    >
       <table className={classes.table}>
         <thead>
           <tr>
@@ -118,7 +132,11 @@ function Coverage({ run }: { run: RunDocument }) {
       </table>
       {run.op_types.length > SHOWN_TYPES && (
         <p className={classes.soft}>
-          and {run.op_types.slice(SHOWN_TYPES).map(({ op_type: type, total }) => `${total} ${type}`).join(', ')}
+          and{' '}
+          {run.op_types
+            .slice(SHOWN_TYPES)
+            .map(({ op_type: type, total }) => `${total} ${type}`)
+            .join(', ')}
         </p>
       )}
       {skipped.length > 0 && (
@@ -210,7 +228,11 @@ function Origin({ run }: { run: RunDocument }) {
     );
   const changed = toNumber(run.measuring_changed);
   return (
-    <Card title="Where the figures come from" testId="origin" aside={<CopyButton text={run.command} label="Copy command" testId="copy-command" />}>
+    <Card
+      title="Where the figures come from"
+      testId="origin"
+      aside={<CopyButton text={run.command} label="Copy command" testId="copy-command" />}
+    >
       <Facts
         facts={[
           ['Reference', model(reference)],
@@ -227,7 +249,9 @@ function Origin({ run }: { run: RunDocument }) {
       {run.recipe_toml && (
         <details className={classes.more}>
           <summary>Recipe</summary>
-          <pre tabIndex={0} aria-label="Recipe">{run.recipe_toml}</pre>
+          <pre tabIndex={0} aria-label="Recipe">
+            {run.recipe_toml}
+          </pre>
           <CopyButton text={run.recipe_toml} label="Copy recipe" />
         </details>
       )}

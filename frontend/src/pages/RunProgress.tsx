@@ -3,7 +3,13 @@ import type { RunSummary } from '../api/types';
 import { durationText, numberText } from '../app/text';
 import classes from './RunProgress.module.css';
 
-const WORDS = { running: 'running', finished: 'finished', failed: 'failed', killed: 'killed', damaged: 'damaged' } as const;
+const WORDS = {
+  running: 'running',
+  finished: 'finished',
+  failed: 'failed',
+  killed: 'killed',
+  damaged: 'damaged',
+} as const;
 
 /** How far a running run is; how any other one ended, and why. */
 export function RunProgress({ run }: { run: RunSummary }) {
@@ -15,7 +21,12 @@ export function RunProgress({ run }: { run: RunSummary }) {
       </span>
     );
   }
-  if (!progress) return <span className={classes.status} data-status="running" data-testid="status">running</span>;
+  if (!progress)
+    return (
+      <span className={classes.status} data-status="running" data-testid="status">
+        running
+      </span>
+    );
   const { stage, done, total, rate, seconds_left: left } = progress;
   const percent = total ? (100 * done) / total : 0;
   const words = [

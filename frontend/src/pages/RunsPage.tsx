@@ -16,16 +16,18 @@ import classes from './RunsPage.module.css';
 /** All runs: the newest first, to be searched, sorted, named, tagged, deleted, and compared two at a time. */
 export function RunsPage() {
   const runs = useRuns();
-  return <Answer of={runs} what="the runs">{(found) => (found.length ? <RunList runs={found} /> : <NoRuns />)}</Answer>;
+  return (
+    <Answer of={runs} what="the runs">
+      {(found) => (found.length ? <RunList runs={found} /> : <NoRuns />)}
+    </Answer>
+  );
 }
 
 function NoRuns() {
   const workspace = useAbout().data?.workspace;
   return (
     <Notice title="No run yet">
-      <p>
-        Runs appear here as they begin{workspace ? `, from the folder ${workspace}` : ''}. To make one:
-      </p>
+      <p>Runs appear here as they begin{workspace ? `, from the folder ${workspace}` : ''}. To make one:</p>
       <p>
         <code>quantscope diagnose model.onnx --data samples/</code>
       </p>
@@ -70,7 +72,13 @@ function RunList({ runs }: { runs: readonly RunSummary[] }) {
         <span className={classes.count}>{countText(rows.length, 'run')}</span>
         <span className={classes.gap} />
         {live && (
-          <Button variant="default" size="xs" disabled={!picked.length} data-testid="delete-runs" onClick={() => setDeleting(picked)}>
+          <Button
+            variant="default"
+            size="xs"
+            disabled={!picked.length}
+            data-testid="delete-runs"
+            onClick={() => setDeleting(picked)}
+          >
             Delete
           </Button>
         )}
@@ -115,13 +123,22 @@ function RunList({ runs }: { runs: readonly RunSummary[] }) {
                     />
                   </td>
                   {columns.map((column) => (
-                    <td key={column.id} className={column.number ? classes.number : column.id === 'mode' ? classes.mode : undefined}>
+                    <td
+                      key={column.id}
+                      className={column.number ? classes.number : column.id === 'mode' ? classes.mode : undefined}
+                    >
                       <RunCell run={run} column={column} row={row} />
                     </td>
                   ))}
                   {live && (
                     <td className={classes.actions}>
-                      <Button size="compact-xs" variant="subtle" color="gray" data-testid="edit-run" onClick={() => setEditing(run)}>
+                      <Button
+                        size="compact-xs"
+                        variant="subtle"
+                        color="gray"
+                        data-testid="edit-run"
+                        onClick={() => setEditing(run)}
+                      >
                         Edit
                       </Button>
                     </td>
@@ -133,7 +150,9 @@ function RunList({ runs }: { runs: readonly RunSummary[] }) {
         </table>
         {!rows.length && <div className={classes.none}>No run matches “{words}”.</div>}
       </div>
-      {editing && <EditRun run={editing} onClose={() => setEditing(null)} onDelete={() => setDeleting([editing.name])} />}
+      {editing && (
+        <EditRun run={editing} onClose={() => setEditing(null)} onDelete={() => setDeleting([editing.name])} />
+      )}
       {deleting.length > 0 && <DeleteRuns names={deleting} onClose={() => setDeleting([])} />}
     </div>
   );
@@ -151,7 +170,10 @@ function RunCell({ run, column, row }: { run: RunSummary; column: Column; row: n
   if (column.id !== 'name') return column.text(row);
   return (
     <>
-      <a className={classes.name} href={formatRoute({ page: 'run', run: run.name, view: run.kind === 'tune' ? 'trials' : 'overview', state: {} })}>
+      <a
+        className={classes.name}
+        href={formatRoute({ page: 'run', run: run.name, view: run.kind === 'tune' ? 'trials' : 'overview', state: {} })}
+      >
         {run.name}
       </a>
       {run.tags.map((tag) => (

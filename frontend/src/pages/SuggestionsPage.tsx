@@ -22,8 +22,12 @@ export function SuggestionsPage({ run }: RunPageProps) {
           <div className={classes.page}>
             <div className={classes.head}>
               <h2>{countText(found.suggestions.length, 'suggestion')}</h2>
-              <span className={classes.soft}>The most promising first. Shares are estimates until a suggestion is verified.</span>
-              {found.verify && <CopyButton text={found.verify} label="Copy command that verifies them" testId="copy-verify" />}
+              <span className={classes.soft}>
+                The most promising first. Shares are estimates until a suggestion is verified.
+              </span>
+              {found.verify && (
+                <CopyButton text={found.verify} label="Copy command that verifies them" testId="copy-verify" />
+              )}
             </div>
             <ol className={classes.list}>
               {found.suggestions.map((suggestion, i) => (
@@ -54,11 +58,13 @@ function One({ run, place, suggestion }: { run: string; place: number; suggestio
         {evidence.map((line) => (
           <li key={line}>{line}</li>
         ))}
-        {verified?.notes.map((line) => <li key={line}>{line}</li>)}
+        {verified?.notes.map((line) => (
+          <li key={line}>{line}</li>
+        ))}
       </ul>
       <p className={classes.figures}>
-        It addresses <strong>{percentText(share)}</strong> of the error and takes <strong>{percentText(cost)}</strong> of the
-        work out of 8 bits.
+        It addresses <strong>{percentText(share)}</strong> of the error and takes <strong>{percentText(cost)}</strong>{' '}
+        of the work out of 8 bits.
       </p>
       {ops.length > 0 && (
         <p className={classes.ops}>
@@ -82,9 +88,9 @@ function Gain({ verified }: { verified: Suggestion['verified'] }) {
   return (
     <span className={classes.gain} data-tone={tone} data-testid="gain">
       <strong>{differenceText(accuracy.metric, toNumber(gain))}</strong> {accuracy.metric}:{' '}
-      {scoreText(accuracy.metric, toNumber(accuracy.reference))} → {scoreText(accuracy.metric, toNumber(accuracy.quantized))} (float{' '}
-      {scoreText(accuracy.metric, toNumber(verified.float_value))})
-      {!certain && ', may be chance'}
+      {scoreText(accuracy.metric, toNumber(accuracy.reference))} →{' '}
+      {scoreText(accuracy.metric, toNumber(accuracy.quantized))} (float{' '}
+      {scoreText(accuracy.metric, toNumber(verified.float_value))}){!certain && ', may be chance'}
     </span>
   );
 }
@@ -104,7 +110,9 @@ function Copies({ suggestion }: { suggestion: Suggestion }) {
       </div>
       <details className={classes.patch}>
         <summary>What changes in the recipe</summary>
-        <pre tabIndex={0} aria-label="Change of the recipe">{suggestion.patch_toml}</pre>
+        <pre tabIndex={0} aria-label="Change of the recipe">
+          {suggestion.patch_toml}
+        </pre>
       </details>
     </>
   );

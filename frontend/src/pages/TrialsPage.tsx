@@ -18,7 +18,11 @@ import classes from './TrialsPage.module.css';
 /** What a search tried: accuracy against the share of ops that stay quantized. */
 export function TrialsPage({ run }: RunPageProps) {
   const trials = useTrials(run.name);
-  return <Answer of={trials} what="the trials">{(found) => <Search run={run} search={found} />}</Answer>;
+  return (
+    <Answer of={trials} what="the trials">
+      {(found) => <Search run={run} search={found} />}
+    </Answer>
+  );
 }
 
 function columnsOf({ trials }: Trials): Column[] {
@@ -33,16 +37,36 @@ function columnsOf({ trials }: Trials): Column[] {
       number: (row) => toNumber(trials[row].accuracy.quantized),
       text: (row) => scoreText(metric, toNumber(trials[row].accuracy.quantized)),
     },
-    { id: 'share', title: 'Quantized share', width: 150, number: (row) => trials[row].quantized_share, text: (row) => percentText(trials[row].quantized_share) },
-    { id: 'float', title: 'Ops in float', width: 110, number: (row) => trials[row].fallback.length, text: (row) => String(trials[row].fallback.length) },
-    { id: 'seconds', title: 'Time', width: 90, number: (row) => trials[row].seconds, text: (row) => durationText(trials[row].seconds) },
+    {
+      id: 'share',
+      title: 'Quantized share',
+      width: 150,
+      number: (row) => trials[row].quantized_share,
+      text: (row) => percentText(trials[row].quantized_share),
+    },
+    {
+      id: 'float',
+      title: 'Ops in float',
+      width: 110,
+      number: (row) => trials[row].fallback.length,
+      text: (row) => String(trials[row].fallback.length),
+    },
+    {
+      id: 'seconds',
+      title: 'Time',
+      width: 90,
+      number: (row) => trials[row].seconds,
+      text: (row) => durationText(trials[row].seconds),
+    },
     {
       id: 'result',
       title: 'Result',
       width: 260,
       text: (row) => {
         const { best, meets, pareto } = trials[row];
-        return [best ? 'best' : '', meets ? 'meets the allowed drop' : '', pareto && !best ? 'not beaten' : ''].filter(Boolean).join(', ');
+        return [best ? 'best' : '', meets ? 'meets the allowed drop' : '', pareto && !best ? 'not beaten' : '']
+          .filter(Boolean)
+          .join(', ');
       },
     },
   ];
@@ -56,7 +80,12 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
   const [sort, setSort] = useState<Sort>({ column: 'number', descending: false });
   const columns = useMemo(() => columnsOf(search), [search]);
   const rows = useMemo(
-    () => sortRows(Array.from(trials.keys()), columns.find(({ id }) => id === sort.column), sort.descending),
+    () =>
+      sortRows(
+        Array.from(trials.keys()),
+        columns.find(({ id }) => id === sort.column),
+        sort.descending,
+      ),
     [trials, columns, sort],
   );
   const metric = trials[0]?.accuracy.metric ?? 'accuracy';
@@ -66,7 +95,10 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
         x: trial.quantized_share,
         y: toNumber(trial.accuracy.quantized),
         name: `${i + 1}: ${trial.change}`,
-        lines: [`${metric} ${scoreText(metric, toNumber(trial.accuracy.quantized))}`, `${percentText(trial.quantized_share)} quantized`],
+        lines: [
+          `${metric} ${scoreText(metric, toNumber(trial.accuracy.quantized))}`,
+          `${percentText(trial.quantized_share)} quantized`,
+        ],
         strong: trial.pareto,
       })),
     [trials, metric],
@@ -129,7 +161,11 @@ function allowedLevel({ trials, max_drop: drop, relative }: Trials): { value: nu
 function Chosen({ search, index, run }: { search: Trials; index: number; run: string }) {
   const trial = search.trials[index];
   return (
-    <Card title={`Trial ${index + 1}: ${trial.change}`} testId="trial" aside={<CopyButton text={trial.recipe_toml} label="Copy recipe" />}>
+    <Card
+      title={`Trial ${index + 1}: ${trial.change}`}
+      testId="trial"
+      aside={<CopyButton text={trial.recipe_toml} label="Copy recipe" />}
+    >
       {trial.best && search.output && <p className={classes.soft}>Written as {fileName(search.output)}</p>}
       {trial.fallback.length > 0 && (
         <p className={classes.ops}>
@@ -141,7 +177,9 @@ function Chosen({ search, index, run }: { search: Trials; index: number; run: st
           ))}
         </p>
       )}
-      <pre className={classes.recipe} tabIndex={0} aria-label="Recipe">{trial.recipe_toml}</pre>
+      <pre className={classes.recipe} tabIndex={0} aria-label="Recipe">
+        {trial.recipe_toml}
+      </pre>
     </Card>
   );
 }
@@ -170,7 +208,9 @@ function Ranking({ search, run }: { search: Trials; run: string }) {
                 <a href={formatRoute({ page: 'run', run, view: 'graph', state: { op } })}>{op}</a>
               </td>
               {names.map((name) => (
-                <td key={name}>{typeof values[name] === 'number' ? numberText(values[name]) : String(values[name] ?? '–')}</td>
+                <td key={name}>
+                  {typeof values[name] === 'number' ? numberText(values[name]) : String(values[name] ?? '–')}
+                </td>
               ))}
             </tr>
           ))}

@@ -22,7 +22,9 @@ export function WeightsPage({ run, state }: RunPageProps) {
         table.ofRole('weight').length ? (
           <Weights run={run} state={state} table={table} />
         ) : (
-          <Notice title={run.status === 'running' ? 'No weight has been compared yet' : 'This run compared no weights'} />
+          <Notice
+            title={run.status === 'running' ? 'No weight has been compared yet' : 'This run compared no weights'}
+          />
         )
       }
     </Answer>
@@ -76,7 +78,14 @@ function Weights({ run, state, table }: RunPageProps & { table: RowTable }) {
             <h2 className={details.name}>{table.text('op', selected)}</h2>
             <div className={details.badges}>
               <span>{table.text('tensor', selected)}</span>
-              <a href={formatRoute({ page: 'run', run: run.name, view: 'graph', state: { op: table.text('op', selected), role: 'weight' } })}>
+              <a
+                href={formatRoute({
+                  page: 'run',
+                  run: run.name,
+                  view: 'graph',
+                  state: { op: table.text('op', selected), role: 'weight' },
+                })}
+              >
                 in the graph
               </a>
             </div>
@@ -88,7 +97,11 @@ function Weights({ run, state, table }: RunPageProps & { table: RowTable }) {
   );
 }
 
-function selectedWeight(table: RowTable, weights: readonly number[], { row, op }: RunPageProps['state']): number | null {
+function selectedWeight(
+  table: RowTable,
+  weights: readonly number[],
+  { row, op }: RunPageProps['state'],
+): number | null {
   const chosen = row === undefined ? undefined : table.at(row);
   if (chosen !== undefined && table.role(chosen) === 'weight') return chosen;
   return weights.find((weight) => table.text('op', weight) === op) ?? null;

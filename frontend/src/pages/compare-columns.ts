@@ -8,11 +8,22 @@ type Side = Comparison['in_a'];
 
 /** The metrics in which two runs are compared. */
 export const COMPARED_METRICS: readonly Metric[] = METRICS.filter(({ id }) =>
-  ['sqnr_db', 'isolated_sqnr_db', 'local_sqnr_db', 'mse', 'cosine', 'rmse_over_scale', 'clipped_fraction', 'effective_bits', 'levels_used'].includes(id),
+  [
+    'sqnr_db',
+    'isolated_sqnr_db',
+    'local_sqnr_db',
+    'mse',
+    'cosine',
+    'rmse_over_scale',
+    'clipped_fraction',
+    'effective_bits',
+    'levels_used',
+  ].includes(id),
 );
 
 /** A column of one run; NaN where it lacks the row. */
-export const figuresOf = (side: Side, metric: string): Float64Array => toNumbers(side[metric as keyof Side] as Figure[]);
+export const figuresOf = (side: Side, metric: string): Float64Array =>
+  toNumbers(side[metric as keyof Side] as Figure[]);
 
 export const differencesOf = ({ difference }: Comparison, metric: string): Float64Array =>
   toNumbers(difference[metric as keyof Comparison['difference']] as Figure[]);
@@ -45,7 +56,8 @@ export function compareColumns(comparison: Comparison, metric: Metric): Column[]
     id: `range_${run}`,
     title: `${run.toUpperCase()}: range`,
     width: 150,
-    text: (row) => `${numberText(toNumber(from.quantized_min[row]), 3)} … ${numberText(toNumber(from.quantized_max[row]), 3)}`,
+    text: (row) =>
+      `${numberText(toNumber(from.quantized_min[row]), 3)} … ${numberText(toNumber(from.quantized_max[row]), 3)}`,
   });
   return [
     { id: 'op', title: 'Op', width: 240, grows: true, text: (row) => comparison.op[row] },

@@ -6,7 +6,8 @@ import { scoreText } from './accuracy';
 
 /** The columns of the list of runs, rows being indices into it. */
 export function runColumns(runs: readonly RunSummary[]): Column[] {
-  const score = (row: number, side: 'reference' | 'quantized' | 'ratio'): number => toNumber(runs[row].accuracy?.[side]);
+  const score = (row: number, side: 'reference' | 'quantized' | 'ratio'): number =>
+    toNumber(runs[row].accuracy?.[side]);
   const scoreColumn = (side: 'reference' | 'quantized', title: string): Column => ({
     id: side,
     title,
@@ -21,9 +22,27 @@ export function runColumns(runs: readonly RunSummary[]): Column[] {
     { id: 'status', title: 'Status', width: 120, text: (row) => runs[row].status },
     scoreColumn('reference', 'Reference'),
     scoreColumn('quantized', 'Quantized'),
-    { id: 'ratio', title: 'Ratio', width: 80, number: (row) => score(row, 'ratio'), text: (row) => numberText(score(row, 'ratio')) },
-    { id: 'age', title: 'Age', width: 110, number: (row) => -Date.parse(runs[row].created), text: (row) => ageText(runs[row].created) },
-    { id: 'size', title: 'Size', width: 80, number: (row) => runs[row].size_bytes, text: (row) => bytesText(runs[row].size_bytes) },
+    {
+      id: 'ratio',
+      title: 'Ratio',
+      width: 80,
+      number: (row) => score(row, 'ratio'),
+      text: (row) => numberText(score(row, 'ratio')),
+    },
+    {
+      id: 'age',
+      title: 'Age',
+      width: 110,
+      number: (row) => -Date.parse(runs[row].created),
+      text: (row) => ageText(runs[row].created),
+    },
+    {
+      id: 'size',
+      title: 'Size',
+      width: 80,
+      number: (row) => runs[row].size_bytes,
+      text: (row) => bytesText(runs[row].size_bytes),
+    },
   ];
 }
 

@@ -37,8 +37,13 @@ export function DataTable({ label, testId, columns, rows, sort, onSort, selected
 
   const onKeyDown = (event: KeyboardEvent): void => {
     const steps: Record<string, number> = {
-      ArrowDown: 1, ArrowUp: -1, PageDown: PAGE_ROWS, PageUp: -PAGE_ROWS, Home: -rows.length, End: rows.length,
-    }; // prettier-ignore
+      ArrowDown: 1,
+      ArrowUp: -1,
+      PageDown: PAGE_ROWS,
+      PageUp: -PAGE_ROWS,
+      Home: -rows.length,
+      End: rows.length,
+    };
     const step = steps[event.key];
     if (step === undefined || event.target !== event.currentTarget || !rows.length) return;
     event.preventDefault();
@@ -125,7 +130,11 @@ function Cell({ column, row }: { column: Column; row: number }) {
   const text = column.text(row);
   const swatch = column.swatch?.(row);
   return (
-    <div role="gridcell" className={column.number ? classes.number : classes.text} title={column.number ? undefined : text}>
+    <div
+      role="gridcell"
+      className={column.number ? classes.number : classes.text}
+      title={column.number ? undefined : text}
+    >
       {swatch !== undefined && (
         <span
           aria-hidden="true"

@@ -44,7 +44,15 @@ export function OpTable(props: Props) {
   const [shown, setShown] = useState<readonly string[]>(props.columns);
   const [sort, setSort] = useState<Sort>({ column: 'sqnr_db', descending: false });
   const columns = useMemo(() => known.filter(({ id }) => shown.includes(id)), [known, shown]);
-  const sorted = useMemo(() => sortRows(rows, known.find(({ id }) => id === sort.column), sort.descending), [rows, known, sort]);
+  const sorted = useMemo(
+    () =>
+      sortRows(
+        rows,
+        known.find(({ id }) => id === sort.column),
+        sort.descending,
+      ),
+    [rows, known, sort],
+  );
 
   return (
     <div className={classes.panel}>
@@ -73,16 +81,18 @@ export function OpTable(props: Props) {
           clearable
           searchable
         />
-        {onMetric && <Select
-          size="xs"
-          w={146}
-          aria-label="Metric of the threshold"
-          data={METRICS.map(({ id, title }) => ({ value: id, label: title }))}
-          value={metric.id}
-          allowDeselect={false}
-          onChange={(id) => id && onMetric(id)}
-          comboboxProps={noTransition}
-        />}
+        {onMetric && (
+          <Select
+            size="xs"
+            w={146}
+            aria-label="Metric of the threshold"
+            data={METRICS.map(({ id, title }) => ({ value: id, label: title }))}
+            value={metric.id}
+            allowDeselect={false}
+            onChange={(id) => id && onMetric(id)}
+            comboboxProps={noTransition}
+          />
+        )}
         <NumberInput
           size="xs"
           w={134}
@@ -101,7 +111,9 @@ export function OpTable(props: Props) {
         )}
         <span className={classes.gap} />
         <span className={classes.count} role="status" data-testid={`${testId}-count`}>
-          {rows.length === all ? countText(all, 'row') : `${rows.length.toLocaleString('en')} of ${countText(all, 'row')}`}
+          {rows.length === all
+            ? countText(all, 'row')
+            : `${rows.length.toLocaleString('en')} of ${countText(all, 'row')}`}
         </span>
         <Popover position="bottom-end" withinPortal trapFocus shadow="md" {...noTransition}>
           <Popover.Target>
@@ -111,15 +123,17 @@ export function OpTable(props: Props) {
           </Popover.Target>
           <Popover.Dropdown aria-label="Columns">
             <div className={classes.columns}>
-            {known.map(({ id, title }) => (
-              <Checkbox
-                key={id}
-                size="xs"
-                label={title}
-                checked={shown.includes(id)}
-                onChange={(event) => setShown(event.currentTarget.checked ? [...shown, id] : shown.filter((other) => other !== id))}
-              />
-            ))}
+              {known.map(({ id, title }) => (
+                <Checkbox
+                  key={id}
+                  size="xs"
+                  label={title}
+                  checked={shown.includes(id)}
+                  onChange={(event) =>
+                    setShown(event.currentTarget.checked ? [...shown, id] : shown.filter((other) => other !== id))
+                  }
+                />
+              ))}
             </div>
           </Popover.Dropdown>
         </Popover>

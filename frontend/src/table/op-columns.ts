@@ -77,11 +77,27 @@ export function opColumns(rows: RowTable, dark: boolean): Column[] {
   ];
 }
 
-export const ACTIVATION_COLUMNS = ['op', 'op_type', 'sqnr_db', 'isolated_sqnr_db', 'local_sqnr_db', 'mse', 'reference_min', 'reference_max', 'clipped_fraction', 'dtype', 'remark'];
+export const ACTIVATION_COLUMNS = [
+  'op',
+  'op_type',
+  'sqnr_db',
+  'isolated_sqnr_db',
+  'local_sqnr_db',
+  'mse',
+  'reference_min',
+  'reference_max',
+  'clipped_fraction',
+  'dtype',
+  'remark',
+];
 
 /** All columns of a weights summary: those of both models. */
 export const WEIGHT_COLUMNS = [
-  'op', 'op_type', 'sqnr_db', 'mse',
+  'op',
+  'op_type',
+  'sqnr_db',
+  'mse',
   ...SIDES.flatMap((side) => ['min', 'max', 'mean', 'std', 'variance'].map((figure) => `${side}_${figure}`)),
-  'dtype', 'granularity',
-]; // prettier-ignore
+  'dtype',
+  'granularity',
+];

@@ -10,8 +10,19 @@ const sqnr = [12, NaN, 30.25, Infinity];
 const rows = [0, 1, 2, 3];
 
 const name: Column = { id: 'op', title: 'Op', width: 100, text: (row) => names[row] };
-const value: Column = { id: 'sqnr', title: 'SQNR, dB', width: 80, text: (row) => sqnr[row].toFixed(1), number: (row) => sqnr[row] };
-const of: Searchable = { text: (row) => names[row], type: (row) => types[row], metric: (row) => sqnr[row], better: 'high' };
+const value: Column = {
+  id: 'sqnr',
+  title: 'SQNR, dB',
+  width: 80,
+  text: (row) => sqnr[row].toFixed(1),
+  number: (row) => sqnr[row],
+};
+const of: Searchable = {
+  text: (row) => names[row],
+  type: (row) => types[row],
+  metric: (row) => sqnr[row],
+  better: 'high',
+};
 
 describe('sorting', () => {
   test('puts rows without a value last, either way', () => {
@@ -54,7 +65,9 @@ describe('a filter', () => {
 
 describe('CSV', () => {
   test('quotes what must be quoted', () => {
-    expect(csv(['a'], [['x,y'], ['say "no"'], ['two\nlines'], ['plain']])).toBe('a\n"x,y"\n"say ""no"""\n"two\nlines"\nplain\n');
+    expect(csv(['a'], [['x,y'], ['say "no"'], ['two\nlines'], ['plain']])).toBe(
+      'a\n"x,y"\n"say ""no"""\n"two\nlines"\nplain\n',
+    );
   });
 
   test('holds the shown columns of the shown rows, numbers with all digits', () => {
