@@ -15,6 +15,9 @@ const MARGIN = { left: 168, right: 8, top: 4, bottom: 24 };
 const LETTERS = 25;
 const WIDEST_CELL = 46;
 
+/** The end of a role says more than its beginning, which many share. */
+const ending = (role: string): string => (role.length <= LETTERS ? role : `…${role.slice(1 - LETTERS)}`);
+
 interface Props {
   title: string;
   model: GraphModel;
@@ -46,7 +49,7 @@ export function DepthMap({ title, model, values, fileName, onPick }: Props) {
       const steps = ramp(dark);
       roles.forEach((role, line) => {
         const y = plot.y + line * LINE;
-        pen.text(shortened(role, LETTERS), { x: plot.x - 8, y: y + LINE / 2 }, { colour: colours.ink, align: 'right' });
+        pen.text(ending(role), { x: plot.x - 8, y: y + LINE / 2 }, { colour: colours.ink, align: 'right' });
         pen.line(
           [
             { x: plot.x, y: y + LINE - 0.5 },

@@ -133,6 +133,25 @@ describe('a depth map', () => {
     expect([...nodes]).toEqual([0, -1, -1, -1, 2, 3]);
   });
 
+  test('of a model without names has a layer per block and a role per type of op', () => {
+    const blocks = ['block 0 · Conv×3 Mul', 'block 1 · Conv'];
+    const cut = new GraphModel({
+      ...model.columns,
+      grouping: 'cuts',
+      nodes: { ...model.columns.nodes, group: [0, 0, 1, 1] },
+      groups: { name: blocks, parent: [-1, -1] },
+    });
+    const values = new GraphValues(
+      cut,
+      Float64Array.of(9, 8, 7, 6),
+      { worst: 0, best: 40, log: false },
+      'high',
+      String,
+    );
+    const { layers, roles, nodes } = depthTable(cut, values);
+    expect([layers, roles, [...nodes]]).toEqual([blocks, ['MatMul'], [1, 3]]);
+  });
+
   test('leaves out ops without a value', () => {
     const values = new GraphValues(
       model,

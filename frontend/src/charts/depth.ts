@@ -11,21 +11,21 @@ export interface DepthTable {
   nodes: Int32Array;
 }
 
-/** A bucket of siblings, as "layers 17–33": it is no layer itself. */
-const BUCKET = /\d+\s*–\s*\d+/;
+/** A bucket of siblings, as "layers 17–33", or ops that were cut out of a scope, as "MatMul×3 Add": no scope itself. */
+const NO_SCOPE = /\d+\s*–\s*\d+|×\d/;
 const MOST_ROLES = 28;
 
 /** Where an op stands: its layer is the first numbered scope around it, else the outermost scope. */
 function placeOf(model: GraphModel, node: number): { layer: string; role: string } {
-  const groups = model
+  const names = model
     .ancestorsOf(node)
     .reverse()
-    .map((group) => model.columns.groups.name[group])
-    .filter((name) => !BUCKET.test(name));
+    .map((group) => model.columns.groups.name[group]);
+  // Blocks that were cut from a model without names repeat nothing but types of ops.
+  if (model.columns.grouping === 'cuts') return { layer: names.at(-1) ?? model.label(node), role: model.opType(node) };
+  const groups = names.filter((name) => !NO_SCOPE.test(name));
   const numbered = groups.findIndex((name) => /\d/.test(name));
   const at = numbered < 0 ? 0 : numbered;
-  // Blocks that were cut from a model without names repeat nothing but types of ops.
-  if (model.columns.grouping === 'cuts') return { layer: groups.slice(0, at + 1).join('/'), role: model.opType(node) };
   return {
     layer: groups.slice(0, at + 1).join('/') || model.label(node),
     // The number of a sibling inside a layer is no role of its own.
