@@ -24,7 +24,9 @@ $(RUN)/python:
 	  { echo "Python's venv module is incomplete. Next step: apt-get install python3-venv"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.%: $(RUN)/python pyproject.toml
+WEB := $(shell find frontend -type d -name node_modules -prune -o -type f -print)
+
+$(VENV)/.%: $(RUN)/python pyproject.toml hatch_build.py $(WEB)
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 

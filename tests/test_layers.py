@@ -15,7 +15,7 @@ ROOT = Path(quantscope.__file__).parent
 LAYERS = (
     {"errors"},
     {"graph", "qparams", "progress", "scopes", "memory", "plan"},
-    {"quantized", "recipe", "recipe_file", "channel_axes"},
+    {"quantized", "recipe", "recipe_file", "channel_axes", "grouping"},
     {"matching", "confirmation", "error_flow"},
     {"statistics", "pairing", "samples", "sources", "binding", "images"},
     {"backends.base"},
@@ -25,12 +25,13 @@ LAYERS = (
     {"diagnosis", "accuracy", "fallback"},
     {"output_error"},
     {"report", "runfile"},
-    {"sweep", "weights", "attribution"},
+    {"sweep", "weights", "attribution", "recorded"},
     {"workflows", "demo"},
     {"quantizer"},
     {"ranking"},
     {"tuning"},
     {"advice"},
+    {"serve"},
     {"cli", "neural_compressor"},
 )
 # A backend sees the core types alone; a Diagnosis may show itself, which it does lazily.
@@ -108,7 +109,7 @@ def test_no_module_above_the_backends_names_a_framework() -> None:
 
 
 def test_importing_quantscope_and_its_command_line_imports_no_framework() -> None:
-    heavy = ["onnx", "onnxruntime", "numpy", "numba", "pandas", "PIL", "sqlite3"]
+    heavy = ["onnx", "onnxruntime", "numpy", "numba", "pandas", "PIL", "sqlite3", "fastapi", "uvicorn", "cryptography"]
     code = f"import sys, quantscope, quantscope.cli; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -17,6 +17,7 @@ from quantscope.plan import Plan
 from quantscope.progress import Progress, Silent
 from quantscope.quantizer import Quantizer
 from quantscope.recipe import Recipe
+from quantscope.recorded import Recorded
 from quantscope.runfile import RunFile, graph_json
 from quantscope.samples import Samples
 from quantscope.sweep import metric_named
@@ -142,6 +143,7 @@ def _measured(
     metric: str | Callable[..., Any] | None,
     progress: Progress,
 ) -> Sensitivities:
+    progress = Recorded(progress, run_file)
     with outcome(run_file):
         calibration, evaluated = split(samples, plan)
         quantizer = Quantizer(

@@ -35,6 +35,9 @@ SCHEMA_VERSION = 1
 SUFFIX = ".qscope"
 _APPLICATION_ID = 0x51534350  # "QSCP": tells a run file from any other SQLite database.
 _BUSY_SECONDS = 10
+# Beyond what any run writes: a file that claims more is damaged, or made to fill the memory of who opens it.
+_MOST_BYTES = 2**28
+_MOST_TEXT = 2**26
 
 _SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -67,11 +70,21 @@ def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def unpack(blob: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays that `pack` packed."""
-    head, _, values = zlib.decompress(blob).partition(b"\n")
+    """The arrays that `pack` packed.
+
+    Raises:
+        ValueError: they are not, or are larger than any that a run makes.
+    """
+    unzip = zlib.decompressobj()
+    content = unzip.decompress(blob, _MOST_BYTES)
+    if unzip.unconsumed_tail:
+        raise ValueError(f"arrays of more than {_MOST_BYTES} bytes")
+    head, _, values = content.partition(b"\n")
     result: dict[str, NDArray[Any]] = {}
     position = 0
     for name, dtype, shape in json.loads(head):
+        if np.dtype(dtype).kind not in "biufU":
+            raise ValueError(f"an array of {dtype}")
         result[name] = np.ndarray(shape, dtype, values, position)
         position += result[name].nbytes
     return result
@@ -150,11 +163,36 @@ class RunFile:
                 next_step="upgrade quantscope: pip install --upgrade quantscope",
             )
         run = cls(connection, path)
-        with run.transaction():
-            for older in range(version, SCHEMA_VERSION):
-                connection.execute(_MIGRATIONS[older])
-                connection.execute(f"PRAGMA user_version = {older + 1}")
+        try:
+            # Who only reads keeps no writer waiting.
+            if version < SCHEMA_VERSION:
+                with run.transaction():
+                    for older in range(version, SCHEMA_VERSION):
+                        connection.execute(_MIGRATIONS[older])
+                        connection.execute(f"PRAGMA user_version = {older + 1}")
+            run._check_tables()
+        except BaseException:
+            run.close()
+            raise
         return run
+
+    def _check_tables(self) -> None:
+        """Raise a RunFileError unless the tables are those that this version makes, and there is nothing but tables.
+
+        A file from elsewhere could have views or generated columns in their place that compute without end.
+        """
+        try:
+            found = self._connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        except (sqlite3.Error, UnicodeError) as error:
+            raise self._damaged(error) from error
+        wanted = {s.strip() for s in _SCHEMA.split(";") if s.strip()}
+        if {sql for _, sql in found} != wanted:
+            raise self._damaged(f"tables {', '.join(sorted(str(name) for name, _ in found)) or 'missing'}")
+
+    def _damaged(self, reason: object) -> RunFileError:
+        return RunFileError(
+            f"the run file is damaged: {self.path} ({reason})", next_step="run quantscope diagnose again"
+        )
 
     @classmethod
     def resume(cls, path: Path) -> RunFile:
@@ -228,8 +266,21 @@ class RunFile:
 
     def about(self, key: str) -> Any:
         """A fact about the run; None if it is not known yet."""
-        found = self._connection.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
-        return json.loads(found[0]) if found else None
+        text = self.about_text(key)
+        return json.loads(text) if text is not None else None
+
+    def about_text(self, key: str) -> str | None:
+        """A fact about the run as it is written, in JSON; None if it is not known yet.
+
+        Raises:
+            RunFileError: it is longer than any that a run writes.
+        """
+        found = self._connection.execute(
+            "SELECT CASE WHEN length(value) <= ? THEN value END FROM about WHERE key = ?", (_MOST_TEXT, key)
+        ).fetchone()
+        if found is not None and not isinstance(found[0], str):
+            raise self._damaged(f"fact {key} is no text, or longer than {_MOST_TEXT} characters")
+        return found[0] if found else None
 
     def _put(self, key: str, value: Any) -> None:
         self._connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value)))
@@ -336,6 +387,37 @@ class RunFile:
         rows = self._connection.execute("SELECT row, arrays FROM tensors ORDER BY position").fetchall()
         return tuple(_row(json.loads(row), unpack(arrays) if arrays else {}) for row, arrays in rows)
 
+    def plain_rows(self, op: str | None = None) -> dict[int, TensorDiagnosis]:
+        """The rows so far by position, of one op or of all, without histograms and channels, which take most time."""
+        chosen, values = ("WHERE op = ?", (op,)) if op is not None else ("", ())
+        rows = self._connection.execute(
+            f"SELECT position, row FROM tensors {chosen} ORDER BY position", values
+        ).fetchall()
+        return {position: _row(json.loads(row), {}) for position, row in rows}
+
+    def write_output_error(self) -> None:
+        """Complete all rows with their shares of the outputs' error."""
+        rows = self.plain_rows()
+        completed = with_output_error(graph_from(self.about("graph")), list(rows.values()))
+        with self.transaction():
+            self._connection.executemany(
+                "UPDATE tensors SET row = ? WHERE position = ?",
+                ((_row_json(row), position) for position, row in zip(rows, completed, strict=True)),
+            )
+
+    def positions(self) -> tuple[int, ...]:
+        """The positions of the rows so far, in execution order."""
+        return tuple(row[0] for row in self._connection.execute("SELECT position FROM tensors ORDER BY position"))
+
+    def row(self, position: int) -> TensorDiagnosis | None:
+        """The row at this position in full; None if there is none."""
+        found = self._connection.execute("SELECT row, arrays FROM tensors WHERE position = ?", (position,)).fetchone()
+        return _row(json.loads(found[0]), unpack(found[1]) if found[1] else {}) if found else None
+
+    def row_count(self) -> int:
+        """How many rows there are so far."""
+        return int(self._connection.execute("SELECT count(*) FROM tensors").fetchone()[0])
+
     def activation_rows(self) -> dict[int, TensorDiagnosis]:
         """The rows of the activations so far, by position."""
         rows = self._connection.execute(
@@ -343,19 +425,21 @@ class RunFile:
         ).fetchall()
         return {position: _row(json.loads(row), unpack(arrays) if arrays else {}) for position, row, arrays in rows}
 
-    def diagnosis(self) -> Diagnosis:
-        """The diagnosis as far as it is.
+    def diagnosis(self, *, plain: bool = False) -> Diagnosis:
+        """The diagnosis as far as it is; a plain one has no histograms and channels.
 
         Raises:
             RunFileError: the file is damaged.
         """
         try:
             recipe = self.about("recipe")
-            graph = _graph(self.about("graph")) if self.about("graph") else None
-            tensors = self.tensors()
+            graph = graph_from(self.about("graph")) if self.about("graph") else None
+            tensors = tuple(self.plain_rows().values()) if plain else self.tensors()
+            if graph is not None and self.about("status") != "finished":
+                tensors = with_output_error(graph, tensors)
             skipped, compute_ops = self.about("skipped") or {}, self.about("compute_ops")
             return Diagnosis(
-                tensors=with_output_error(graph, tensors) if graph is not None else tensors,
+                tensors=tensors,
                 scores=self.scores(),
                 skipped=skipped,
                 coverage=coverage(skipped, compute_ops) if compute_ops is not None else 0.0,
@@ -372,13 +456,22 @@ class RunFile:
                 graph=graph,
             )
         except (sqlite3.Error, zlib.error, ValueError, KeyError, TypeError) as error:
-            raise RunFileError(
-                f"the run file is damaged: {self.path} ({error})", next_step="run quantscope diagnose again"
-            ) from error
+            raise self._damaged(error) from error
 
     def _status(self) -> str:
         status = str(self.about("status"))
-        return "interrupted" if status == "running" and not _alive(self.about("writer") or {}) else status
+        return "interrupted" if status == "running" and self.why_killed() else status
+
+    def why_killed(self) -> str:
+        """Why a run that is neither finished nor failed does not go on; "" if it does."""
+        if self.about("status") == "interrupted":
+            return "stopped with Ctrl-C"
+        writer = self.about("writer") or {}
+        if self.about("status") != "running" or _alive(writer):
+            return ""
+        if writer and writer["host"] != os.uname().nodename:
+            return f"another machine wrote it, {writer['host']}, and nothing here tells whether it goes on"
+        return f"its process, {writer.get('pid')}, is gone: it was killed, or the machine stopped"
 
 
 def model_beside(path: Path) -> Path:
@@ -388,11 +481,7 @@ def model_beside(path: Path) -> Path:
 
 def _reserved(path: Path, numbered: bool) -> Path:
     """An empty file of this name, made now, so that two runs that begin at once get a name each."""
-    for number in count(1):
-        candidate = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        model = model_beside(candidate)
-        if numbered and (model.exists() or model.with_name(f"{model.name}.data").exists()):
-            continue
+    for candidate in _numbered(path) if numbered else (path,):
         try:
             os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
         except FileExistsError:
@@ -410,6 +499,20 @@ def _reserved(path: Path, numbered: bool) -> Path:
             ) from error
         return candidate
     raise AssertionError("the numbers never end")
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    """The name, then with "-2", "-3" and so on, but for those beside which a run's model stands."""
+    for number in count(1):
+        candidate = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        model = model_beside(candidate)
+        if not model.exists() and not model.with_name(f"{model.name}.data").exists():
+            yield candidate
+
+
+def first_free(path: Path) -> Path:
+    """The name that a new numbered run would get now."""
+    return next(candidate for candidate in _numbered(path) if not candidate.exists())
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
@@ -494,7 +597,8 @@ def graph_json(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _graph(values: Mapping[str, Any]) -> Graph:
+def graph_from(values: Mapping[str, Any]) -> Graph:
+    """The graph that `graph_json` described."""
     tensors = {
         name: Tensor(name, dtype, tuple(shape) if shape is not None else None)
         for name, dtype, shape in values["tensors"]

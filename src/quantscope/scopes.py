@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+_BLOCK = re.compile(r"blocks\.\d+/\d+")
 _LONGEST_BLOCK = 80
 _SMALLEST_REPEAT = 6
 
 
-def scopes(names: Sequence[str], op_types: Sequence[str]) -> list[str]:
+def scopes(names: Sequence[str], op_types: Sequence[str], declared: Sequence[str] | None = None) -> list[str]:
     """The scope of each op, "" at the top.
 
-    Names with slashes carry their scope: '/body/body.0/conv/Conv' is in 'body/body.0/conv'. Where fewer than half of
-    the names have one, ops in execution order that repeat the same sequence of types form numbered blocks.
+    A declared scope comes first. Names with slashes or double colons carry theirs: '/body/body.0/conv/Conv' is in
+    'body/body.0/conv'. Where fewer than half of the ops have one, ops in execution order that repeat the same sequence
+    of types form numbered blocks.
     """
-    from_names = [name.strip("/").rpartition("/")[0] for name in names]
-    if sum(map(bool, from_names)) * 2 >= len(names):
-        return from_names
+    known = [own or scope_of(name) for own, name in zip(declared or [""] * len(names), names, strict=True)]
+    if sum(map(bool, known)) * 2 >= len(names):
+        return known
     return _repeated_blocks(op_types)
+
+
+def scope_of(name: str) -> str:
+    """The scope that a name carries, "" if it carries none; of joined names ("a/x;b/y") that of the last one."""
+    return name.rpartition(";")[2].replace("::", "/").strip("/").rpartition("/")[0]
+
+
+def is_repeated_block(scope: str) -> bool:
+    """True for the scope of a numbered block, which was found and not read."""
+    return _BLOCK.fullmatch(scope) is not None
 
 
 def _repeated_blocks(op_types: Sequence[str]) -> list[str]:

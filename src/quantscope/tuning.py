@@ -22,6 +22,7 @@ from quantscope.progress import Progress, Silent
 from quantscope.quantizer import Quantizer
 from quantscope.ranking import effects
 from quantscope.recipe import Recipe
+from quantscope.recorded import Recorded
 from quantscope.runfile import RunFile, graph_json, model_beside
 from quantscope.samples import Samples
 from quantscope.sweep import metric_named
@@ -187,6 +188,7 @@ def _tune(
     tuning: dict[str, Any],
     progress: Progress,
 ) -> Search:
+    progress = Recorded(progress, run_file)
     with outcome(run_file):
         size = batch_size_for(model, plan.batch_size)
         calibration, evaluated = split(samples, plan)
@@ -233,7 +235,9 @@ def _tune(
         output = run_file.about("output")
         if output:
             beside = Path(output).with_suffix(".toml")
-            backend.save(quantizer.quantized(search.best.recipe), Path(output))
+            best = quantizer.quantized(search.best.recipe)
+            run_file.write_about(quantized_graph=graph_json(best.graph))
+            backend.save(best, Path(output))
             search.best.recipe.save(beside)
             search = replace(search, model=output, recipe_file=str(beside), run=str(run_file.path or ""))
         run_file.write_about(

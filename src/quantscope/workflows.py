@@ -25,6 +25,7 @@ from quantscope.pairing import Pairing, TensorPair, pair
 from quantscope.plan import Plan, Traced
 from quantscope.progress import Progress, Silent
 from quantscope.recipe import Recipe
+from quantscope.recorded import Recorded
 from quantscope.runfile import RunFile, graph_json, model_beside
 from quantscope.samples import Samples
 from quantscope.tracing import Comparison
@@ -259,6 +260,7 @@ def _run(
     progress: Progress,
 ) -> Diagnosis:
     """The whole diagnosis from wherever the run file is."""
+    progress = Recorded(progress, run_file)
     with outcome(run_file):
         size = batch_size_for(reference, plan.batch_size)
         calibration, evaluation = split(samples, plan, given)
@@ -268,6 +270,7 @@ def _run(
         pairing = paired(backend, reference, quantized, "simulated" if plan.trace == "simulated" else "deployed")
         simulated = _simulated(backend, reference, quantized, pairing, plan)
         run_file.write_about(
+            quantized_graph=graph_json(quantized.graph),
             skipped=pairing.skipped,
             compute_ops=pairing.compute_ops,
             samples={
@@ -288,6 +291,7 @@ def _run(
         attribute(
             run_file, backend, reference, quantized, comparisons, simulated, samples, evaluation, size, plan, progress
         )
+        run_file.write_output_error()
         if samples.skipped:
             run_file.add_note(_unreadable(samples.skipped))
         run_file.write_about(status="finished")

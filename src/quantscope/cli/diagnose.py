@@ -104,6 +104,9 @@ def diagnose(
     workers: o.Workers = 1,
     scheduler: o.Scheduler = None,
     budget_samples: o.BudgetSamples = None,
+    open: Annotated[
+        bool, typer.Option("--open", rich_help_panel="Run", help="Open the web app on the run while it goes on.")
+    ] = False,
     top: o.Top = 10,
     all: o.All = False,
     sort: o.Sort = o.DEFAULT_SORT,
@@ -115,9 +118,16 @@ def diagnose(
     """
     from quantscope import workflows
     from quantscope.cli.progress import ProgressBars
+    from quantscope.cli.serve import served
+    from quantscope.runfile import first_free
 
     o.check_sort(sort)
     o.check_top(top)
+    if open:
+        place = resume or run or (first_free(Path(f"{reference.stem}.qscope")) if reference is not None else Path())
+        with served(place):
+            context.invoke(diagnose, **{**context.params, "context": context, "open": False})
+        return
     if resume is not None:
         if reference is not None:
             raise DataError("both a model and --resume are given", accepted="one of them")

@@ -8,11 +8,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from quantscope.errors import DataError
+
 _EPILOG = """[bold]Examples[/bold]
 
   quantscope export model.qscope --format csv --output ops.csv
 
   quantscope export model.qscope --format json | jq .accuracy
+
+  quantscope export model.qscope --html report.html
 """
 
 
@@ -27,11 +31,26 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write. [default: standard output]")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write the web app with this run inside, to open without a server."
+        ),
+    ] = None,
 ) -> None:
-    """Write all rows and columns of a run: csv and parquet hold the tables, json the whole document."""
+    """Write all rows and columns of a run: csv and parquet hold the tables, json the whole document, html the app."""
     from quantscope.report.tables import FORMATS, write_whole
     from quantscope.workflows import open_run
 
+    if html is not None:
+        from quantscope.serve.offline import page
+
+        if output is not None:
+            raise DataError("both --html and --output are given", accepted="one of them")
+        content, left_out = page(run)
+        write_whole(html, content)
+        typer.echo(f"wrote {html}: {len(content)} bytes" + (f"; it leaves out {left_out}" if left_out else ""))
+        return
     content = FORMATS[format](open_run(run))
     if output is None:
         sys.stdout.buffer.write(content)

@@ -13,6 +13,16 @@ DOCUMENT_VERSION = 1
 
 def document(diagnosis: Diagnosis) -> dict[str, Any]:
     """The diagnosis as plain values that JSON can hold, histograms left out."""
+    return {
+        **overview(diagnosis),
+        "activations": rows(diagnosis, "activation"),
+        "weights": rows(diagnosis, "weight"),
+        "biases": rows(diagnosis, "bias"),
+    }
+
+
+def overview(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The document without its tables."""
     first = diagnosis.first_not_finite
     return {
         "document_version": DOCUMENT_VERSION,
@@ -35,9 +45,6 @@ def document(diagnosis: Diagnosis) -> dict[str, Any]:
             {"op": source.row.op, "inputs_db": source.inputs_db, "sqnr_db": source.row.sqnr_db}
             for source in diagnosis.failure_sources
         ],
-        "activations": rows(diagnosis, "activation"),
-        "weights": rows(diagnosis, "weight"),
-        "biases": rows(diagnosis, "bias"),
         "notes": list(diagnosis.notes),
         "stages": [dict(stage) for stage in diagnosis.stages],
     }

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import fields
@@ -19,7 +19,7 @@ from quantscope.errors import OutputError, UnsupportedError
 from quantscope.pairing import Role
 from quantscope.statistics.budget import PARTS
 
-_NESTED = ("reference", "quantized", "budget", "histogram", "channels")
+NESTED = ("reference", "quantized", "budget", "histogram", "channels")
 
 
 def row(tensor: TensorDiagnosis) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def row(tensor: TensorDiagnosis) -> dict[str, Any]:
 
     The parts of the error budget, budget_inherited and so on, are shares of the mean squared error.
     """
-    values = {f.name: getattr(tensor, f.name) for f in fields(tensor) if f.name not in _NESTED}
+    values = {f.name: getattr(tensor, f.name) for f in fields(tensor) if f.name not in NESTED}
     for side in ("reference", "quantized"):
         summary: TensorSummary = getattr(tensor, side)
         values |= {f"{side}_{f.name}": getattr(summary, f.name) for f in fields(summary)}
@@ -117,10 +117,10 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    temporary = None
+    # Not a temporary file, which nobody else could read under its new name either.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
+        with temporary.open("xb") as file:
             file.write(content)
         os.replace(temporary, path)
     except OSError as error:
@@ -128,6 +128,5 @@ def write_whole(path: Path, content: bytes) -> None:
             f"cannot write {path}: {error.strerror or error}", next_step="choose another place with --output"
         ) from error
     finally:
-        if temporary is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
+        with suppress(OSError):
+            temporary.unlink()

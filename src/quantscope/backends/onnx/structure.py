@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from functools import cache
 from typing import Any
@@ -15,6 +16,7 @@ from quantscope.backends.onnx.files import OnnxModel
 from quantscope.graph import Dimension, Graph, Op, Tensor
 from quantscope.scopes import scopes
 
+_SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 _SHOWN_ATTRIBUTE_VALUES = 16
 _LARGEST_SHAPE_CONSTANT = 64
 _GRAPHS: WeakKeyDictionary[OnnxModel, Graph] = WeakKeyDictionary()
@@ -100,6 +102,28 @@ def _attribute(attribute: onnx.AttributeProto) -> Any:
     return values if len(values) <= _SHOWN_ATTRIBUTE_VALUES else f"{len(values)} values"
 
 
+def _declared_scope(node: onnx.NodeProto) -> str:
+    """The modules that PyTorch's exporter notes for a node, as 'layers.0/attn'; "" where it noted none.
+
+    The entry is a list of dotted names, each longer by a module, and last the node's own: "['', 'layers.0',
+    'layers.0.attn', 'linear']".
+    """
+    entry = next((p.value for p in node.metadata_props if p.key == _SCOPES_KEY), "")
+    try:
+        names = ast.literal_eval(entry) if entry else []
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return ""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return ""
+    parts: list[str] = []
+    outer = ""
+    for name in names[:-1]:
+        if name:
+            parts.append(name.removeprefix(f"{outer}."))
+            outer = name
+    return "/".join(parts)
+
+
 def graph_of(model: OnnxModel) -> Graph:
     """The graph of a model whose nodes all have names; types and shapes as far as the model tells them.
 
@@ -114,7 +138,8 @@ def _graph(graph: onnx.GraphProto) -> Graph:
     constants = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
     tensors = {t.name: Tensor(t.name, dtype_name(t.data_type), tuple(t.dims)) for t in graph.initializer}
     tensors |= {v.name: _tensor(v) for v in (*graph.value_info, *graph.output, *graph.input)}
-    placed = scopes([n.name for n in graph.node], [n.op_type for n in graph.node])
+    nodes = graph.node
+    placed = scopes([n.name for n in nodes], [n.op_type for n in nodes], [_declared_scope(n) for n in nodes])
     ops = []
     for node, scope in zip(graph.node, placed, strict=True):
         if node.op_type == "Constant":

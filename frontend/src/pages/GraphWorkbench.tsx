@@ -1,0 +1,245 @@
+import { useCallback, useDeferredValue, useEffect, useMemo, useRef, useState } from 'react';
+import type { RowTable } from '../api/rows';
+import type { Side } from '../api/types';
+import { type RunState, useChangeState } from '../app/route';
+import { Splitter, useSplit } from '../app/Splitter';
+import { useDark } from '../app/use-dark';
+import { GroupDetails } from '../details/GroupDetails';
+import { OpDetails } from '../details/OpDetails';
+import { valuesOf } from '../graph/graph-values';
+import { GraphCanvas } from '../graph/GraphCanvas';
+import { type BoxId, boxOfGroup, groupOfBox, isGroup } from '../graph/ids';
+import { Legend } from '../graph/Legend';
+import type { GraphModel } from '../graph/model';
+import { Outline } from '../graph/Outline';
+import { DARK_PALETTE, LIGHT_PALETTE } from '../graph/palette';
+import type { GraphSurface } from '../graph/surface';
+import { exposeSurface } from '../graph/test-hook';
+import { badThreshold, metricOf } from '../metrics/metrics';
+import { filterRows, isFiltering, NO_FILTER, type RowFilter } from '../table/filter';
+import { ACTIVATION_COLUMNS, WEIGHT_COLUMNS } from '../table/op-columns';
+import { OpTable } from '../table/OpTable';
+import { GraphToolbar } from './GraphToolbar';
+import classes from './GraphWorkbench.module.css';
+
+interface Props {
+  run: string;
+  model: GraphModel;
+  table: RowTable;
+  side: Side;
+  state: RunState;
+}
+
+/** One letter is in nearly every name. */
+const SHORTEST_SEARCH = 2;
+
+/** Outline, graph, table and details, with one selection for all of them, which the address holds. */
+export function GraphWorkbench({ run, model, table, side, state }: Props) {
+  const change = useChangeState();
+  const dark = useDark();
+  const palette = dark ? DARK_PALETTE : LIGHT_PALETTE;
+  const surface = useRef<GraphSurface | null>(null);
+  const [open, setOpen] = useState<ReadonlySet<number>>(new Set());
+  const [filter, setFilter] = useState<RowFilter>(NO_FILTER);
+  const [onlyBad, setOnlyBad] = useState(false);
+  const [search, setSearch] = useState('');
+  const outline = useSplit('outline', 250, 140, 520);
+  const details = useSplit('details', 400, 280, 900);
+  const below = useSplit('table', 250, 80, 900);
+
+  const role = state.role ?? 'activation';
+  const metric = metricOf(state.metric);
+  const nodeColumn = table.numbers(side === 'reference' ? 'node' : 'quantized_node');
+  const values = useMemo(() => valuesOf(model, table, metric, role, side), [model, table, metric, role, side]);
+
+  const selected = selectedBox(state, model, table, nodeColumn);
+  const ofRole = useMemo(() => table.ofRole(role), [table, role]);
+  const types = useMemo(() => [...new Set(ofRole.map((row) => table.text('op_type', row)))].sort(), [table, ofRole]);
+  const deferred = useDeferredValue(filter);
+  const rows = useMemo(() => {
+    const column = metric.values(table);
+    return filterRows(ofRole, deferred, {
+      text: (row) => `${table.text('op', row)} ${table.text('op_type', row)} ${table.text('tensor', row)}`,
+      type: (row) => table.text('op_type', row),
+      metric: (row) => column[row],
+      better: metric.better,
+    });
+  }, [table, ofRole, deferred, metric]);
+
+  const inSight = useRef(selected);
+  const matches = useMemo(() => searched(model, search.trim().toLowerCase()), [model, search]);
+  const bright = useMemo(() => {
+    if (!onlyBad) return null;
+    return withGroups(
+      model,
+      rows.map((row) => nodeColumn[row]).filter((node) => node >= 0),
+    );
+  }, [onlyBad, model, rows, nodeColumn]);
+
+  const select = useCallback(
+    (id: BoxId | null) => {
+      inSight.current = id;
+      if (id === null) change({ op: undefined, group: undefined, row: undefined });
+      else if (isGroup(id)) change({ op: undefined, group: groupOfBox(id), row: undefined });
+      else change({ op: model.nameOf(id), group: undefined, row: undefined });
+    },
+    [change, model],
+  );
+  const selectAndReveal = useCallback(
+    (id: BoxId) => {
+      select(id);
+      surface.current?.reveal(id);
+    },
+    [select],
+  );
+  const selectRow = useCallback(
+    (row: number) => {
+      const node = nodeColumn[row];
+      change({ op: node >= 0 ? model.nameOf(node) : table.text('op', row), group: undefined, row: table.index(row) });
+      if (node >= 0) surface.current?.reveal(node);
+    },
+    [change, model, table, nodeColumn],
+  );
+
+  // Back, forward and a changed address select without a click in the page: then the box may be out of sight.
+  useEffect(() => {
+    if (selected !== null && selected !== inSight.current) surface.current?.reveal(selected);
+    inSight.current = selected;
+  }, [selected]);
+  useEffect(() => exposeSurface(() => surface.current, model), [model]);
+
+  const rowOfSelection = selectedRow(state, selected, model, table, role);
+  const columns = role === 'activation' ? ACTIVATION_COLUMNS : WEIGHT_COLUMNS;
+  return (
+    <div className={classes.workbench}>
+      <GraphToolbar
+        side={side}
+        role={role}
+        metric={metric}
+        search={search}
+        matches={[...matches]}
+        onlyBad={onlyBad}
+        surface={surface}
+        onSearch={setSearch}
+        onFound={selectAndReveal}
+        onOnlyBad={(on) => {
+          setOnlyBad(on);
+          if (on && !isFiltering(filter))
+            setFilter({ ...NO_FILTER, threshold: badThreshold(metric, values.scale, metric.values(table), ofRole) });
+        }}
+        onState={(next) => change(next, 'replace')}
+      />
+      <div className={classes.panes}>
+        <nav className={classes.pane} style={{ width: outline.size }} aria-label="Outline">
+          <Outline
+            model={model}
+            values={values}
+            palette={palette}
+            open={open}
+            selected={selected}
+            onSelect={selectAndReveal}
+            onToggle={(group) => surface.current?.toggle(group)}
+          />
+        </nav>
+        <Splitter label="Width of the outline" direction="vertical" split={outline} sign={1} />
+        <div className={classes.centre}>
+          <div className={classes.graph}>
+            <GraphCanvas
+              surface={surface}
+              model={model}
+              values={values}
+              dark={dark}
+              selected={selected}
+              matches={matches}
+              bright={bright}
+              onSelect={select}
+              onOpen={setOpen}
+            />
+            <Legend metric={metric} values={values} palette={palette} />
+          </div>
+          <Splitter label="Height of the table" direction="horizontal" split={below} sign={-1} />
+          <div style={{ height: below.size, flex: '0 0 auto' }}>
+            <OpTable
+              key={columns.length}
+              label={`Ops by ${role}`}
+              fileName={`${run}-${role}s`}
+              testId="ops"
+              table={table}
+              rows={rows}
+              all={ofRole.length}
+              types={types}
+              metric={metric}
+              filter={filter}
+              onFilter={setFilter}
+              columns={columns}
+              selected={rowOfSelection}
+              onSelect={selectRow}
+            />
+          </div>
+        </div>
+        <Splitter label="Width of the details" direction="vertical" split={details} sign={-1} />
+        <aside className={classes.pane} style={{ width: details.size }} aria-label="Details" tabIndex={0}>
+          {selected !== null && !isGroup(selected) ? (
+            <OpDetails
+              key={selected}
+              run={run}
+              side={side}
+              node={selected}
+              table={table}
+              row={rowOfSelection === null ? undefined : table.index(rowOfSelection)}
+              onRow={(index) => change({ row: index }, 'replace')}
+              onNode={selectAndReveal}
+            />
+          ) : (
+            <GroupDetails
+              model={model}
+              values={values}
+              palette={palette}
+              group={selected === null ? -1 : groupOfBox(selected)}
+              onNode={selectAndReveal}
+            />
+          )}
+        </aside>
+      </div>
+    </div>
+  );
+}
+
+function selectedBox(state: RunState, model: GraphModel, table: RowTable, nodes: Float64Array): BoxId | null {
+  if (state.group !== undefined && state.group < model.groupCount) return boxOfGroup(state.group);
+  if (state.op === undefined) return null;
+  const node = model.indexOf.get(state.op);
+  if (node !== undefined) return node;
+  // In the other model the op may have another name: then its rows say which node it is.
+  const row = table.ofOp(state.op)[0];
+  return row !== undefined && nodes[row] >= 0 ? nodes[row] : null;
+}
+
+/** The row of the table that belongs to the selection: the one that was chosen, else the op's first of this role. */
+function selectedRow(
+  state: RunState,
+  selected: BoxId | null,
+  model: GraphModel,
+  table: RowTable,
+  role: string,
+): number | null {
+  if (state.row !== undefined) return table.at(state.row) ?? null;
+  if (selected === null || isGroup(selected)) return null;
+  const rows = table.ofOp(state.op ?? model.nameOf(selected));
+  return rows.find((row) => table.role(row) === role) ?? null;
+}
+
+function searched(model: GraphModel, text: string): Set<BoxId> {
+  const found = new Set<BoxId>();
+  if (text.length < SHORTEST_SEARCH) return found;
+  for (let node = 0; node < model.nodeCount; node++) {
+    if (model.nameOf(node).toLowerCase().includes(text) || model.opType(node).toLowerCase() === text) found.add(node);
+  }
+  return found;
+}
+
+function withGroups(model: GraphModel, nodes: readonly number[]): Set<BoxId> {
+  const found = new Set<BoxId>(nodes);
+  for (const node of nodes) for (const group of model.ancestorsOf(node)) found.add(boxOfGroup(group));
+  return found;
+}

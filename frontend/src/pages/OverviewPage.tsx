@@ -1,0 +1,260 @@
+import { useMemo } from 'react';
+import { toNumber } from '../api/figures';
+import { useGraph, useRows, useRun } from '../api/queries';
+import type { RowTable } from '../api/rows';
+import type { RunDocument } from '../api/types';
+import { Card, Cards, Facts } from '../app/Card';
+import { CopyButton } from '../app/CopyButton';
+import { Answer, Notice } from '../app/Notice';
+import { formatRoute, go } from '../app/route';
+import { bytesText, countText, decibelText, durationText, fileName, numberText, percentText } from '../app/text';
+import { DepthMap } from '../charts/DepthMap';
+import { valuesOf } from '../graph/graph-values';
+import type { GraphModel } from '../graph/model';
+import { metricOf } from '../metrics/metrics';
+import { AccuracyCard } from './AccuracyCard';
+import { DamagedOps } from './DamagedOps';
+import classes from './OverviewPage.module.css';
+import type { RunPageProps } from './RunPage';
+
+const SHOWN_TYPES = 5;
+const SHOWN_SOURCES = 4;
+
+/** A run at a glance: what was lost, where it broke, and whether the figures can be trusted. */
+export function OverviewPage({ run }: RunPageProps) {
+  const found = useRun(run.name);
+  return (
+    <Answer of={found} what="the run">
+      {(document) => <Overview run={document} />}
+    </Answer>
+  );
+}
+
+function Overview({ run }: { run: RunDocument }) {
+  const name = run.summary.name;
+  const rows = useRows(name);
+  const graph = useGraph(name, 'reference');
+  const { status, reason } = run.summary;
+  return (
+    <div className={classes.page}>
+      {(status === 'failed' || status === 'killed') && (
+        <Notice title={status === 'failed' ? 'This run failed' : 'This run was killed'} tone="bad">
+          <p>{reason || 'It left no reason.'}</p>
+          <p>What it had measured by then is shown below.</p>
+        </Notice>
+      )}
+      <Cards>
+        <div className={classes.column}>
+          {run.accuracy.map((accuracy) => (
+            <AccuracyCard key={accuracy.metric} accuracy={accuracy} />
+          ))}
+          <Breaks run={run} />
+        </div>
+        <Coverage run={run} />
+        <Answer of={rows} what="the compared tensors">
+          {(table) => <DamagedOps run={name} table={table} />}
+        </Answer>
+        {rows.data && graph.data && <Depth run={name} table={rows.data} model={graph.data} />}
+        <Origin run={run} />
+        <Stages run={run} />
+        <Notes run={run} />
+      </Cards>
+    </div>
+  );
+}
+
+/** Where the error begins: ops whose output is broken though their inputs are not. */
+function Breaks({ run }: { run: RunDocument }) {
+  const link = (op: string): string =>
+    formatRoute({ page: 'run', run: run.summary.name, view: 'graph', state: { op } });
+  return (
+    <Card title="Where it breaks" testId="failure-sources">
+      {run.first_not_finite && (
+        <p className={classes.alarm}>
+          The first output that is not finite is that of <a href={link(run.first_not_finite)}>{run.first_not_finite}</a>
+          .
+        </p>
+      )}
+      {run.failure_sources.length ? (
+        <ol className={classes.sources}>
+          {run.failure_sources.slice(0, SHOWN_SOURCES).map((source) => (
+            <li key={source.row}>
+              <a href={link(source.op)}>{source.op}</a>
+              <span>
+                inputs at {decibelText(toNumber(source.inputs_db))} dB, output at{' '}
+                <strong>{decibelText(toNumber(source.sqnr_db))} dB</strong>
+              </span>
+            </li>
+          ))}
+          {run.failure_sources.length > SHOWN_SOURCES && (
+            <li>and {countText(run.failure_sources.length - SHOWN_SOURCES, 'more op')}</li>
+          )}
+        </ol>
+      ) : (
+        <p className={classes.soft}>
+          {run.summary.rows
+            ? 'No single op breaks the signal: the error grows little by little.'
+            : 'Nothing has been compared yet.'}
+        </p>
+      )}
+    </Card>
+  );
+}
+
+function Coverage({ run }: { run: RunDocument }) {
+  const skipped = Object.entries(run.skipped);
+  const reasons = useMemo(() => byReason(run.skipped), [run.skipped]);
+  return (
+    <Card
+      title="Coverage"
+      testId="coverage"
+      aside={<strong>{percentText(toNumber(run.coverage))} of compute ops compared</strong>}
+    >
+      <table className={classes.table}>
+        <thead>
+          <tr>
+            <th>Op type</th>
+            <th className={classes.number}>Total</th>
+            <th className={classes.number}>Quantized</th>
+            <th className={classes.number}>Float</th>
+          </tr>
+        </thead>
+        <tbody>
+          {run.op_types.slice(0, SHOWN_TYPES).map(({ op_type: type, total, quantized, in_float: inFloat }) => (
+            <tr key={type}>
+              <td>{type}</td>
+              <td className={classes.number}>{total}</td>
+              <td className={classes.number}>{quantized}</td>
+              <td className={classes.number}>{inFloat}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+      {run.op_types.length > SHOWN_TYPES && (
+        <p className={classes.soft}>
+          and{' '}
+          {run.op_types
+            .slice(SHOWN_TYPES)
+            .map(({ op_type: type, total }) => `${total} ${type}`)
+            .join(', ')}
+        </p>
+      )}
+      {skipped.length > 0 && (
+        <details className={classes.more}>
+          <summary>{countText(skipped.length, 'op')} not compared</summary>
+          <ul>
+            {reasons.map(([reason, ops]) => (
+              <li key={reason}>
+                {reason}: {ops.slice(0, 6).join(', ')}
+                {ops.length > 6 && ` and ${ops.length - 6} more`}
+              </li>
+            ))}
+          </ul>
+        </details>
+      )}
+    </Card>
+  );
+}
+
+function byReason(skipped: Readonly<Record<string, string>>): [string, string[]][] {
+  const found = new Map<string, string[]>();
+  for (const [op, reason] of Object.entries(skipped)) found.set(reason, [...(found.get(reason) ?? []), op]);
+  return [...found].sort((a, b) => b[1].length - a[1].length);
+}
+
+function Depth({ run, table, model }: { run: string; table: RowTable; model: GraphModel }) {
+  const values = useMemo(() => valuesOf(model, table, metricOf('sqnr_db'), 'activation', 'reference'), [model, table]);
+  return (
+    <section className={classes.depth} aria-label="Depth map">
+      <DepthMap
+        title="SQNR along the depth of the model"
+        model={model}
+        values={values}
+        fileName={`${run}-depth`}
+        onPick={(node) => go({ page: 'run', run, view: 'graph', state: { op: model.nameOf(node) } })}
+      />
+    </section>
+  );
+}
+
+function Stages({ run }: { run: RunDocument }) {
+  const longest = Math.max(...run.stages.map(({ seconds }) => seconds), 0.001);
+  return (
+    <Card title="Stages" testId="stages">
+      <table className={classes.table}>
+        <tbody>
+          {run.stages.map(({ name, done, total, finished, seconds }) => (
+            <tr key={name}>
+              <td>{name}</td>
+              <td className={classes.number}>
+                {done.toLocaleString('en')}
+                {total !== null && total !== done && ` of ${total.toLocaleString('en')}`}
+              </td>
+              <td className={classes.bar}>
+                <span style={{ width: `${(100 * seconds) / longest}%` }} />
+              </td>
+              <td className={classes.number}>{finished ? durationText(seconds) : '…'}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+      {!run.stages.length && <p className={classes.soft}>No stage has begun.</p>}
+    </Card>
+  );
+}
+
+function Notes({ run }: { run: RunDocument }) {
+  if (!run.notes.length) return null;
+  return (
+    <Card title="Notes" testId="notes">
+      <ul className={classes.notes}>
+        {run.notes.map((note) => (
+          <li key={note}>{note}</li>
+        ))}
+      </ul>
+    </Card>
+  );
+}
+
+function Origin({ run }: { run: RunDocument }) {
+  const { reference, quantized, samples, environment, trace } = run;
+  const model = ({ path, bytes }: RunDocument['reference']) =>
+    path ? (
+      <span title={path}>
+        {fileName(path)}, {bytesText(bytes)} <CopyButton text={path} label="Copy path" />
+      </span>
+    ) : (
+      'not kept'
+    );
+  const changed = toNumber(run.measuring_changed);
+  return (
+    <Card
+      title="Where the figures come from"
+      testId="origin"
+      aside={<CopyButton text={run.command} label="Copy command" testId="copy-command" />}
+    >
+      <Facts
+        facts={[
+          ['Reference', model(reference)],
+          ['Quantized', model(quantized)],
+          ['Mode', run.summary.mode],
+          ['Trace', Number.isNaN(changed) ? trace : `${trace}; measuring changed outputs by ${numberText(changed)}`],
+          ...Object.entries(samples).map(([name, value]) => [`Samples: ${name}`, String(value)] as const),
+        ]}
+      />
+      <details className={classes.more}>
+        <summary>Environment</summary>
+        <Facts facts={Object.entries(environment)} />
+      </details>
+      {run.recipe_toml && (
+        <details className={classes.more}>
+          <summary>Recipe</summary>
+          <pre tabIndex={0} aria-label="Recipe">
+            {run.recipe_toml}
+          </pre>
+          <CopyButton text={run.recipe_toml} label="Copy recipe" />
+        </details>
+      )}
+    </Card>
+  );
+}

@@ -1,0 +1,221 @@
+import { useMemo, useState } from 'react';
+import { toNumber } from '../api/figures';
+import { useTrials } from '../api/queries';
+import type { Trials } from '../api/types';
+import { Card, Cards } from '../app/Card';
+import { CopyButton } from '../app/CopyButton';
+import { Answer } from '../app/Notice';
+import { formatRoute } from '../app/route';
+import { countText, durationText, fileName, numberText, percentText } from '../app/text';
+import { type Dot, Scatter } from '../charts/Scatter';
+import type { Column } from '../table/column';
+import { DataTable } from '../table/DataTable';
+import { type Sort, sortRows } from '../table/order';
+import { scoreText } from './accuracy';
+import type { RunPageProps } from './RunPage';
+import classes from './TrialsPage.module.css';
+
+/** What a search tried: accuracy against the share of ops that stay quantized. */
+export function TrialsPage({ run }: RunPageProps) {
+  const trials = useTrials(run.name);
+  return (
+    <Answer of={trials} what="the trials">
+      {(found) => <Search run={run} search={found} />}
+    </Answer>
+  );
+}
+
+function columnsOf({ trials }: Trials): Column[] {
+  const metric = trials[0]?.accuracy.metric ?? '';
+  return [
+    { id: 'number', title: 'Trial', width: 70, number: (row) => row + 1, text: (row) => String(row + 1) },
+    { id: 'change', title: 'Change', width: 260, grows: true, text: (row) => trials[row].change },
+    {
+      id: 'accuracy',
+      title: metric || 'Accuracy',
+      width: 130,
+      number: (row) => toNumber(trials[row].accuracy.quantized),
+      text: (row) => scoreText(metric, toNumber(trials[row].accuracy.quantized)),
+    },
+    {
+      id: 'share',
+      title: 'Quantized share',
+      width: 150,
+      number: (row) => trials[row].quantized_share,
+      text: (row) => percentText(trials[row].quantized_share),
+    },
+    {
+      id: 'float',
+      title: 'Ops in float',
+      width: 110,
+      number: (row) => trials[row].fallback.length,
+      text: (row) => String(trials[row].fallback.length),
+    },
+    {
+      id: 'seconds',
+      title: 'Time',
+      width: 90,
+      number: (row) => trials[row].seconds,
+      text: (row) => durationText(trials[row].seconds),
+    },
+    {
+      id: 'result',
+      title: 'Result',
+      width: 260,
+      text: (row) => {
+        const { best, meets, pareto } = trials[row];
+        return [best ? 'best' : '', meets ? 'meets the allowed drop' : '', pareto && !best ? 'not beaten' : '']
+          .filter(Boolean)
+          .join(', ');
+      },
+    },
+  ];
+}
+
+function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
+  const { trials } = search;
+  const best = trials.findIndex((trial) => trial.best);
+  const [picked, setPicked] = useState<number | null>(null);
+  const selected = picked ?? (best >= 0 ? best : null);
+  const [sort, setSort] = useState<Sort>({ column: 'number', descending: false });
+  const columns = useMemo(() => columnsOf(search), [search]);
+  const rows = useMemo(
+    () =>
+      sortRows(
+        Array.from(trials.keys()),
+        columns.find(({ id }) => id === sort.column),
+        sort.descending,
+      ),
+    [trials, columns, sort],
+  );
+  const metric = trials[0]?.accuracy.metric ?? 'accuracy';
+  const dots = useMemo<Dot[]>(
+    () =>
+      trials.map((trial, i) => ({
+        x: trial.quantized_share,
+        y: toNumber(trial.accuracy.quantized),
+        name: `${i + 1}: ${trial.change}`,
+        lines: [
+          `${metric} ${scoreText(metric, toNumber(trial.accuracy.quantized))}`,
+          `${percentText(trial.quantized_share)} quantized`,
+        ],
+        strong: trial.pareto,
+      })),
+    [trials, metric],
+  );
+  const level = allowedLevel(search);
+  return (
+    <div className={classes.page}>
+      <Cards>
+        <Card title="Accuracy against quantized share" testId="pareto-card">
+          <Scatter
+            title={verdict(search)}
+            description="Trials that no other beats in both are filled and joined."
+            fileName={`${run.name}-trials`}
+            testId="pareto"
+            height={330}
+            xTitle="quantized share"
+            yTitle={metric}
+            dots={dots}
+            selected={selected}
+            level={level}
+            onPick={setPicked}
+          />
+        </Card>
+        {selected !== null && trials[selected] && <Chosen search={search} index={selected} run={run.name} />}
+      </Cards>
+      <div className={classes.table}>
+        <DataTable
+          label="Trials"
+          testId="trials"
+          columns={columns}
+          rows={rows}
+          sort={sort}
+          onSort={setSort}
+          selected={selected}
+          onSelect={setPicked}
+          empty="No trial has finished yet."
+        />
+      </div>
+      <Ranking search={search} run={run.name} />
+    </div>
+  );
+}
+
+function verdict({ met, trials, most_trials: most }: Trials): string {
+  const count = `${countText(trials.length, 'trial')} of at most ${most}`;
+  if (met === null) return count;
+  return met ? `${count}: the allowed drop is met` : `${count}: none meets the allowed drop`;
+}
+
+/** The accuracy that must be kept. */
+function allowedLevel({ trials, max_drop: drop, relative }: Trials): { value: number; title: string } | null {
+  if (!trials.length) return null;
+  const { metric, reference } = trials[0].accuracy;
+  const float = toNumber(reference);
+  const allowed = drop * (relative ? Math.abs(float) : 1);
+  const value = metric === 'mse' ? float + allowed : float - allowed;
+  return { value, title: `allowed: ${scoreText(metric, value)} (float ${scoreText(metric, float)})` };
+}
+
+function Chosen({ search, index, run }: { search: Trials; index: number; run: string }) {
+  const trial = search.trials[index];
+  return (
+    <Card
+      title={`Trial ${index + 1}: ${trial.change}`}
+      testId="trial"
+      aside={<CopyButton text={trial.recipe_toml} label="Copy recipe" />}
+    >
+      {trial.best && search.output && <p className={classes.soft}>Written as {fileName(search.output)}</p>}
+      {trial.fallback.length > 0 && (
+        <p className={classes.ops}>
+          In float:{' '}
+          {trial.fallback.map((op) => (
+            <a key={op} href={formatRoute({ page: 'run', run, view: 'graph', state: { op } })}>
+              {op}
+            </a>
+          ))}
+        </p>
+      )}
+      <pre className={classes.recipe} tabIndex={0} aria-label="Recipe">
+        {trial.recipe_toml}
+      </pre>
+    </Card>
+  );
+}
+
+/** The ops by what leaving each in float brings at the model's output. */
+function Ranking({ search, run }: { search: Trials; run: string }) {
+  const { sensitivities } = search;
+  if (!sensitivities.length) return null;
+  const names = Object.keys(sensitivities[0].values);
+  return (
+    <details className={classes.ranking}>
+      <summary>Effect of {countText(sensitivities.length, 'op')} on the output</summary>
+      <table>
+        <thead>
+          <tr>
+            <th>Op</th>
+            {names.map((name) => (
+              <th key={name}>{name.replaceAll('_', ' ')}</th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {sensitivities.slice(0, 200).map(({ op, values }) => (
+            <tr key={op}>
+              <td>
+                <a href={formatRoute({ page: 'run', run, view: 'graph', state: { op } })}>{op}</a>
+              </td>
+              {names.map((name) => (
+                <td key={name}>
+                  {typeof values[name] === 'number' ? numberText(values[name]) : String(values[name] ?? '–')}
+                </td>
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </details>
+  );
+}

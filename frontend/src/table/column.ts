@@ -1,0 +1,13 @@
+/** A column of a table whose rows are known by a number; a column with `number` is sorted by it and aligned right. */
+export interface Column {
+  id: string;
+  title: string;
+  hint?: string;
+  width: number;
+  /** Takes what width is left. */
+  grows?: boolean;
+  text(row: number): string;
+  number?(row: number): number;
+  /** The colour of a mark before the value; null: the mark is hollow. */
+  swatch?(row: number): string | null;
+}
