@@ -101,11 +101,11 @@ def insights_mse(reference: NDArray[Any], quantized: NDArray[Any]) -> float:
 
 def insights_by_tensor(backend: Backend, model: Model, quantized: Model, samples: Samples) -> dict[str, float]:
     """That measure of each paired tensor, on the second sample, the only one that it looks at."""
-    pairs = paired(backend, model, quantized, "deployed").pairs
+    pairs = paired(backend, model, quantized, "simulated").pairs
     batch = next(samples.batches(1, start=CALIBRATION + 1, stop=CALIBRATION + 2))
     with (
         backend.open(model, [p.reference_name for p in pairs], trace="exact", threads=0) as run_model,
-        backend.open(quantized, [p.quantized_name for p in pairs], trace="deployed", threads=0) as run_quantized,
+        backend.open(quantized, [p.quantized_name for p in pairs], trace="simulated", threads=0) as run_quantized,
     ):
         x, y = run_model.run(batch.inputs), run_quantized.run(batch.inputs)
     return {
