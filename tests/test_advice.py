@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import typer
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
@@ -40,6 +41,7 @@ from quantscope.advice.commands import arguments_of
 from quantscope.advice.patch import recipe_flags
 from quantscope.cli import main
 from quantscope.cli import options as o
+from quantscope.cli.expansion import expanded
 from quantscope.conversions.neural_compressor import from_op_dicts
 from quantscope.errors import DataError, RunFileError, UnsupportedError
 from quantscope.evaluation import Score
@@ -440,32 +442,15 @@ def test_the_command_says_what_the_patched_recipe_says(patch: RecipePatch, base:
 
 def read_by_the_command_line(flags: list[str]) -> Recipe:
     """The recipe that `quantscope diagnose` makes of these options."""
-    from typer import Typer
     from typer.testing import CliRunner
 
     seen: list[Recipe] = []
-    app = Typer()
+    app = typer.Typer()
 
     @app.command()
-    def diagnose(
-        format: o.Format = "qdq",
-        per_channel: o.PerChannel = True,
-        activations: o.Activations = "uint8",
-        weights: o.Weights = "int8",
-        symmetric: o.Symmetric = False,
-        calibration: o.CalibrationMethod = "minmax",
-        percentile: o.Percentile = 99.99,
-        fallback: o.Fallback = None,
-        fallback_type: o.FallbackType = None,
-        op_type: o.OpType = None,
-        reduce_range: o.ReduceRange = False,
-    ) -> None:
-        seen.append(
-            o.recipe(
-                format, per_channel, activations, weights, symmetric, calibration, percentile, fallback,
-                fallback_type, op_type, reduce_range,
-            )
-        )  # fmt: skip
+    @expanded
+    def diagnose(context: typer.Context, quantization: o.Quantization = o.INT8) -> None:
+        seen.append(quantization.recipe(context))
 
     result = CliRunner().invoke(app, flags, catch_exceptions=False)
     assert result.exit_code == 0, result.output

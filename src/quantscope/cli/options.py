@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -230,95 +231,102 @@ def check_top(top: int) -> None:
         raise DataError(f"--top {top}", accepted="0 or more")
 
 
-def preprocessing(
-    preset: str | None,
-    resize: int | None,
-    crop: str | None,
-    size: str | None,
-    scale: str | None,
-    mean: str | None,
-    std: str | None,
-    channels: str | None,
-    layout: str | None,
-) -> Preprocessing | None:
-    """The preset with what the other options override; None if no option is given.
+@dataclass(frozen=True)
+class Photos:
+    """How photos become arrays."""
 
-    Raises:
-        DataError: an option's value means nothing.
-    """
-    from dataclasses import replace
+    preset: Preset = None
+    resize: Resize = None
+    crop: Crop = None
+    size: Size = None
+    scale: Scale = None
+    mean: Mean = None
+    std: Std = None
+    channels: Channels = None
+    layout: Layout = None
 
-    from quantscope.images import PRESETS, Preprocessing
+    def preprocessing(self) -> Preprocessing | None:
+        """The preset with what the other options override; None if no option is given.
 
-    given: dict[str, Any] = {
-        "resize": resize,
-        "crop": _pixels(crop, "--crop") if crop else None,
-        "size": _pair(size, "--size") if size else None,
-        "scale": _number(scale, "--scale") if scale else None,
-        "mean": _numbers(mean, "--mean") if mean else None,
-        "std": _numbers(std, "--std") if std else None,
-        "channels": channels,
-        "layout": layout,
-    }
-    given = {key: value for key, value in given.items() if value is not None}
-    if preset is None:
-        return Preprocessing(**given) if given else None
-    if preset not in PRESETS:
-        raise DataError(f"unknown preset {preset!r}", accepted=", ".join(PRESETS))
-    if "size" in given:
-        given = {"resize": None, "crop": None, **given}
-    return replace(PRESETS[preset], **given)
+        Raises:
+            DataError: an option's value means nothing.
+        """
+        from quantscope.images import PRESETS, Preprocessing
 
-
-def recipe(
-    format: Literal["qdq", "qoperator"],
-    per_channel: bool,
-    activations: str,
-    weights: str,
-    symmetric: bool,
-    calibration: Literal["minmax", "percentile", "entropy", "mse"],
-    percentile: float,
-    fallback: list[str] | None,
-    fallback_type: list[str] | None,
-    op_type: list[str] | None,
-    reduce_range: bool,
-    equalize: bool = False,
-    file: Path | None = None,
-    context: typer.Context | None = None,
-) -> Recipe:
-    """The recipe that the options describe, or that of the file with the fallbacks added.
-
-    Raises:
-        RecipeError: they contradict each other or the file, which `context` tells.
-    """
-    from dataclasses import replace
-
-    from quantscope.qparams import PerChannel, PerTensor, QuantSpec
-    from quantscope.recipe import Calibration, OpRule, Recipe
-
-    rules = (*(OpRule(s) for s in fallback or ()), *(OpRule(s, "type") for s in fallback_type or ()))
-    if file is not None:
-        _check_alone(context)
-        loaded = Recipe.load(file)
-        return replace(loaded, rules=(*loaded.rules, *rules))
-    return Recipe(
-        format=format,
-        activations=QuantSpec.from_dtype(activations, symmetric=symmetric),
-        weights=QuantSpec.from_dtype(
-            weights, symmetric=weights.startswith("int"), granularity=PerChannel(0) if per_channel else PerTensor()
-        ),
-        op_types=tuple(op_type) if op_type else None,
-        rules=rules,
-        calibration=Calibration(calibration, percentile),
-        reduce_range=reduce_range,
-        equalize=equalize,
-    )
+        given: dict[str, Any] = {
+            "resize": self.resize,
+            "crop": _pixels(self.crop, "--crop") if self.crop else None,
+            "size": _pair(self.size, "--size") if self.size else None,
+            "scale": _number(self.scale, "--scale") if self.scale else None,
+            "mean": _numbers(self.mean, "--mean") if self.mean else None,
+            "std": _numbers(self.std, "--std") if self.std else None,
+            "channels": self.channels,
+            "layout": self.layout,
+        }
+        given = {key: value for key, value in given.items() if value is not None}
+        if self.preset is None:
+            return Preprocessing(**given) if given else None
+        if self.preset not in PRESETS:
+            raise DataError(f"unknown preset {self.preset!r}", accepted=", ".join(PRESETS))
+        if "size" in given:
+            given = {"resize": None, "crop": None, **given}
+        return replace(PRESETS[self.preset], **given)
 
 
-def _check_alone(context: typer.Context | None) -> None:
+@dataclass(frozen=True)
+class Quantization:
+    """What each op shall get."""
+
+    recipe_file: RecipeFile = None
+    format: Format = "qdq"
+    per_channel: PerChannel = True
+    equalize: Equalize = False
+    activations: Activations = "uint8"
+    weights: Weights = "int8"
+    symmetric: Symmetric = False
+    calibration: CalibrationMethod = "minmax"
+    percentile: Percentile = 99.99
+    fallback: Fallback = None
+    fallback_type: FallbackType = None
+    op_type: OpType = None
+    reduce_range: ReduceRange = False
+
+    def recipe(self, context: typer.Context) -> Recipe:
+        """The recipe that the options describe, or that of the file with the fallbacks added.
+
+        Raises:
+            RecipeError: they contradict each other or the file, which `context` tells.
+        """
+        from quantscope.qparams import PerChannel, PerTensor, QuantSpec
+        from quantscope.recipe import Calibration, OpRule, Recipe
+
+        by_type = (OpRule(selector, "type") for selector in self.fallback_type or ())
+        rules = (*map(OpRule, self.fallback or ()), *by_type)
+        if self.recipe_file is not None:
+            _check_alone(context)
+            loaded = Recipe.load(self.recipe_file)
+            return replace(loaded, rules=(*loaded.rules, *rules))
+        granularity = PerChannel(0) if self.per_channel else PerTensor()
+        return Recipe(
+            format=self.format,
+            activations=QuantSpec.from_dtype(self.activations, symmetric=self.symmetric),
+            weights=QuantSpec.from_dtype(
+                self.weights, symmetric=self.weights.startswith("int"), granularity=granularity
+            ),
+            op_types=tuple(self.op_type) if self.op_type else None,
+            rules=rules,
+            calibration=Calibration(self.calibration, self.percentile),
+            reduce_range=self.reduce_range,
+            equalize=self.equalize,
+        )
+
+
+# What commands get where no option is given.
+ARRAYS, INT8 = Photos(), Quantization()
+
+
+def _check_alone(context: typer.Context) -> None:
     """Raise a RecipeError if there are options beside --recipe that a recipe holds, or there is nothing to quantize."""
-    if context is None:
-        return
     if context.params.get("quantized") is not None:
         raise RecipeError("both a quantized model and --recipe are given", accepted="one of them")
     names = ("format", "per_channel", "activations", "weights", "symmetric", "calibration", "percentile", "op_type",

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from quantscope.cli import options as o
+from quantscope.cli.expansion import expanded
 
 _EPILOG = """[bold]Examples[/bold]
 
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=_EPILOG)(quantize)
 
 
+@expanded
 def quantize(
     context: typer.Context,
     model: Annotated[Path, typer.Argument(help="The float model, an .onnx file.")],
@@ -38,28 +40,8 @@ def quantize(
     ],
     calibration_samples: o.CalibrationSamples = None,
     batch_size: o.BatchSize = None,
-    preset: o.Preset = None,
-    resize: o.Resize = None,
-    crop: o.Crop = None,
-    size: o.Size = None,
-    scale: o.Scale = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    channels: o.Channels = None,
-    layout: o.Layout = None,
-    recipe_file: o.RecipeFile = None,
-    format: o.Format = "qdq",
-    per_channel: o.PerChannel = True,
-    equalize: o.Equalize = False,
-    activations: o.Activations = "uint8",
-    weights: o.Weights = "int8",
-    symmetric: o.Symmetric = False,
-    calibration: o.CalibrationMethod = "minmax",
-    percentile: o.Percentile = 99.99,
-    fallback: o.Fallback = None,
-    fallback_type: o.FallbackType = None,
-    op_type: o.OpType = None,
-    reduce_range: o.ReduceRange = False,
+    photos: o.Photos = o.ARRAYS,
+    quantization: o.Quantization = o.INT8,
     threads: o.Threads = 0,
     json: o.Json = False,
 ) -> None:
@@ -67,14 +49,11 @@ def quantize(
     from quantscope import workflows
     from quantscope.cli.progress import ProgressBars
 
-    recipe = o.recipe(
-        format, per_channel, activations, weights, symmetric, calibration, percentile, fallback, fallback_type,
-        op_type, reduce_range, equalize, recipe_file, context,
-    )  # fmt: skip
+    recipe = quantization.recipe(context)
     with ProgressBars() as progress:
         quantized = workflows.quantize(
             model, data, output, recipe=recipe,
-            preprocessing=o.preprocessing(preset, resize, crop, size, scale, mean, std, channels, layout),
+            preprocessing=photos.preprocessing(),
             calibration_samples=calibration_samples, batch_size=batch_size, threads=threads, progress=progress,
         )  # fmt: skip
     before, after = model.stat().st_size, output.stat().st_size

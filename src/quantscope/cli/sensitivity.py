@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from quantscope.cli import options as o
+from quantscope.cli.expansion import expanded
 from quantscope.errors import DataError
 
 _EPILOG = """[bold]Examples[/bold]
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=_EPILOG.replace("\n  ", "\n\n  "))(sensitivity)
 
 
+@expanded
 def sensitivity(
     context: typer.Context,
     model: Annotated[Path | None, typer.Argument(help="The float model, an .onnx file.")] = None,
@@ -56,28 +58,8 @@ def sensitivity(
     samples: o.SampleCount = None,
     calibration_samples: o.CalibrationSamples = None,
     batch_size: o.BatchSize = None,
-    preset: o.Preset = None,
-    resize: o.Resize = None,
-    crop: o.Crop = None,
-    size: o.Size = None,
-    scale: o.Scale = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    channels: o.Channels = None,
-    layout: o.Layout = None,
-    recipe_file: o.RecipeFile = None,
-    format: o.Format = "qdq",
-    per_channel: o.PerChannel = True,
-    equalize: o.Equalize = False,
-    activations: o.Activations = "uint8",
-    weights: o.Weights = "int8",
-    symmetric: o.Symmetric = False,
-    calibration: o.CalibrationMethod = "minmax",
-    percentile: o.Percentile = 99.99,
-    fallback: o.Fallback = None,
-    fallback_type: o.FallbackType = None,
-    op_type: o.OpType = None,
-    reduce_range: o.ReduceRange = False,
+    photos: o.Photos = o.ARRAYS,
+    quantization: o.Quantization = o.INT8,
     run: Annotated[
         Path | None,
         typer.Option(
@@ -114,11 +96,8 @@ def sensitivity(
                 accepted="quantscope sensitivity MODEL.onnx --data SOURCE",
                 next_step="quantscope sensitivity --help shows examples",
             )
-        preprocessing = o.preprocessing(preset, resize, crop, size, scale, mean, std, channels, layout)
-        recipe = o.recipe(
-            format, per_channel, activations, weights, symmetric, calibration, percentile, fallback, fallback_type,
-            op_type, reduce_range, equalize, recipe_file, context,
-        )  # fmt: skip
+        preprocessing = photos.preprocessing()
+        recipe = quantization.recipe(context)
         with interruptible("sensitivity"), ProgressBars() as progress:
             found = ranking.sensitivity(
                 model, data=data, labels=labels, preprocessing=preprocessing, recipe=recipe, samples=samples,

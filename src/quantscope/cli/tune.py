@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from quantscope.cli import options as o
+from quantscope.cli.expansion import expanded
 from quantscope.errors import DataError
 
 _EPILOG = """[bold]Examples[/bold]
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=_EPILOG.replace("\n  ", "\n\n  "))(tune)
 
 
+@expanded
 def tune(
     context: typer.Context,
     model: Annotated[Path | None, typer.Argument(help="The float model, an .onnx file.")] = None,
@@ -66,28 +68,8 @@ def tune(
     calibration_samples: o.CalibrationSamples = None,
     batch_size: o.BatchSize = None,
     metric: o.Metric = None,
-    preset: o.Preset = None,
-    resize: o.Resize = None,
-    crop: o.Crop = None,
-    size: o.Size = None,
-    scale: o.Scale = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    channels: o.Channels = None,
-    layout: o.Layout = None,
-    recipe_file: o.RecipeFile = None,
-    format: o.Format = "qdq",
-    per_channel: o.PerChannel = True,
-    equalize: o.Equalize = False,
-    activations: o.Activations = "uint8",
-    weights: o.Weights = "int8",
-    symmetric: o.Symmetric = False,
-    calibration: o.CalibrationMethod = "minmax",
-    percentile: o.Percentile = 99.99,
-    fallback: o.Fallback = None,
-    fallback_type: o.FallbackType = None,
-    op_type: o.OpType = None,
-    reduce_range: o.ReduceRange = False,
+    photos: o.Photos = o.ARRAYS,
+    quantization: o.Quantization = o.INT8,
     run: Annotated[
         Path | None,
         typer.Option("--run", rich_help_panel="Run", help="The run file. [default: MODEL.tune.qscope, numbered]"),
@@ -105,7 +87,7 @@ def tune(
 ) -> None:
     """Find the recipe that keeps most ops quantized and loses no more accuracy than allowed.
 
-    Tries other calibrations, weights per channel and 16-bit activations; then leaves ops in float, in the order of what
+    Tries other calibrations, weights per channel, equalization and 16 bits; then leaves ops in float, in the order of what
     that brings at the model's output. Writes the model and its recipe. Exit code 1: nothing that was tried is enough.
     """
     from quantscope import tuning
@@ -124,11 +106,8 @@ def tune(
                 accepted="quantscope tune MODEL.onnx --data SOURCE",
                 next_step="quantscope tune --help shows examples",
             )
-        preprocessing = o.preprocessing(preset, resize, crop, size, scale, mean, std, channels, layout)
-        recipe = o.recipe(
-            format, per_channel, activations, weights, symmetric, calibration, percentile, fallback, fallback_type,
-            op_type, reduce_range, equalize, recipe_file, context,
-        )  # fmt: skip
+        preprocessing = photos.preprocessing()
+        recipe = quantization.recipe(context)
         with interruptible("tune"), ProgressBars() as progress:
             found = tuning.tune(
                 model, data=data, max_drop=max_drop, relative=relative, labels=labels, preprocessing=preprocessing,

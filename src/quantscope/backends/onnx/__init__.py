@@ -55,12 +55,19 @@ class _Handle:
         return prepare(self.model)
 
     @cached_property
-    def rescalings(self) -> tuple[Rescaling, ...]:
+    def _rescalings(self) -> tuple[Rescaling, ...]:
         return rescaling.read(self.model.proto)
 
     @cached_property
     def factors(self) -> dict[str, NDArray[Any]]:
-        return rescaling.by_tensor(self.rescalings)
+        return rescaling.by_tensor(self._rescalings)
+
+    @cached_property
+    def _scaled(self) -> dict[str, list[tuple[NDArray[Any], int]]]:
+        return rescaling.by_constant(self._rescalings)
+
+    def factors_of(self, constant: str, shape: tuple[int, ...]) -> tuple[NDArray[Any], ...]:
+        return rescaling.broadcast(self._scaled.get(constant, ()), shape)
 
     @cached_property
     def deployed(self) -> OnnxModel:
@@ -94,7 +101,7 @@ class _Handle:
 
     def _before(self, weight: Weight) -> Weight:
         """The weight in the unit from before its channels were equalized."""
-        factors = rescaling.of_constant(self.rescalings, weight.tensor, weight.shape)
+        factors = self.factors_of(weight.tensor, weight.shape)
         if not factors:
             return weight
         qparams = None if weight.qparams is None else RescaledQParams.of(weight.qparams, factors)
@@ -205,7 +212,7 @@ class OnnxBackend:
         names = handle.simulation.names if trace == "simulated" else {}
         activations = {name: (reference.handle.model, op) for name, (reference, op) in absorbed.items()}
         scaled = {
-            (op, name): reduce(np.multiply, rescaling.of_constant(handle.rescalings, name, values.shape), values)
+            (op, name): reduce(np.multiply, handle.factors_of(name, values.shape), values)
             for (op, name), values in constants.items()
         }
         changes = cut.Changes(activations, scaled)

@@ -52,10 +52,11 @@ def equalized(model: OnnxModel) -> tuple[OnnxModel, tuple[str, ...]]:
         )
         for region, factors in zip(found, _Ranges(result, found, names).factors(), strict=True)
     ]
+    scaled = rescaling.by_constant(done)
     for tensor in result.proto.graph.initializer:
-        factors = rescaling.of_constant(done, tensor.name, tensor.dims)
-        if factors:
+        if tensor.name in scaled:
             values = array(tensor, result.folder)
+            factors = rescaling.broadcast(scaled[tensor.name], values.shape)
             put(tensor, reduce(np.multiply, factors, values).astype(values.dtype), result.folder)
     rescaling.write(result.proto, done)
     first = found[0]

@@ -62,20 +62,27 @@ def by_tensor(rescalings: Iterable[Rescaling]) -> dict[str, NDArray[np.float32]]
     }
 
 
-def of_constant(rescalings: Iterable[Rescaling], name: str, shape: Sequence[int]) -> tuple[NDArray[np.float64], ...]:
-    """What a constant is multiplied by, each factor in a form that broadcasts against it; none if it is as it was.
-
-    None either if its shape is not the one that was scaled: an optimizer made another constant of it.
-    """
-    found = []
+def by_constant(rescalings: Iterable[Rescaling]) -> dict[str, list[tuple[NDArray[np.float64], int]]]:
+    """What each rescaled constant is multiplied by: the factors of channels, with the axis of these."""
+    found: dict[str, list[tuple[NDArray[np.float64], int]]] = {}
     for rescaling in rescalings:
         for axes, power in ((rescaling.times, 1), (rescaling.over, -1)):
-            if name in axes:
-                try:
-                    found.append(along(rescaling.factors.astype(np.float64) ** power, shape, axes[name]))
-                except (ValueError, IndexError):
-                    return ()
-    return tuple(found)
+            for name, axis in axes.items():
+                found.setdefault(name, []).append((rescaling.factors.astype(np.float64) ** power, axis))
+    return found
+
+
+def broadcast(
+    scaled: Iterable[tuple[NDArray[np.float64], int]], shape: Sequence[int]
+) -> tuple[NDArray[np.float64], ...]:
+    """The same in a form that broadcasts against the constant.
+
+    Nothing if its shape is not the one that was scaled: an optimizer made another constant of it.
+    """
+    try:
+        return tuple(along(factors, shape, axis) for factors, axis in scaled)
+    except (ValueError, IndexError):
+        return ()
 
 
 def write(proto: onnx.ModelProto, rescalings: Iterable[Rescaling]) -> None:
