@@ -87,8 +87,8 @@ def tune(
 ) -> None:
     """Find the recipe that keeps most ops quantized and loses no more accuracy than allowed.
 
-    Tries other calibrations, weights per channel, equalization and 16 bits; then leaves ops in float, in the order of what
-    that brings at the model's output. Writes the model and its recipe. Exit code 1: nothing that was tried is enough.
+    Tries other calibrations, weights per channel, equalization and 16 bits; then leaves ops in float, in the order of
+    their effect on the model's output. Writes the model and its recipe. Exit code 1: nothing that was tried is enough.
     """
     from quantscope import tuning
     from quantscope.cli.diagnose import interruptible
