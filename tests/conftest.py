@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from quantscope import demo
 from quantscope.samples import Samples
+
+# How long an example takes says something of the machine alone.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def make_model(

@@ -246,15 +246,51 @@ def test_outliers_are_cut_off(outlying: Diagnosis) -> None:
     assert "outliers" not in names_of(other), "the ranges are calibrated otherwise already"
 
 
-def test_channels_of_activations_that_differ_get_16_bits_and_equalization_is_not_promised(outlying: Diagnosis) -> None:
+def test_channels_of_activations_that_differ_get_16_bits_where_they_cannot_be_equalized(outlying: Diagnosis) -> None:
     suggestion = by_rule(outlying, "activation-channels")
     assert set(suggestion.ops) == {"up", "squash"}
     assert {r.activations for r in suggestion.patch.rules} == {SpecChange(dtype="uint16")}
-    assert "equalization" in suggestion.evidence[1]
-    assert "not built" in suggestion.evidence[1]
+    assert suggestion.evidence[1] == "1 tensor like that; activations cannot have a scale per channel"
     (qoperator,) = fired(structure.activation_channels, replace(outlying, recipe=Recipe("qoperator")))
     assert all(rule.fallback for rule in qoperator.patch.rules), "that format has no 16 bits"
     assert fired(structure.sixteen_bits, replace(outlying, recipe=Recipe("qoperator"))) == []
+
+
+@pytest.mark.parametrize("behind", ["Relu", "Sigmoid"])
+def test_channels_between_weights_are_equalized_and_that_helps(behind: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    spread = 2.0 ** np.linspace(-6, 6, 16)
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], name="first"),
+        helper.make_node(behind, ["c1"], ["r1"], name="act"),
+        helper.make_node("Conv", ["r1", "w2"], ["y"], name="second"),
+    ]
+    constants = {
+        "w1": rng.normal(0, 1, (16, 3, 3, 3)) * spread.reshape(-1, 1, 1, 1),
+        "w2": rng.normal(0, 1, (8, 16, 3, 3)) / (spread.reshape(1, -1, 1, 1) if behind == "Relu" else 1),
+    }
+    arrays = {name: array.astype(np.float32) for name, array in constants.items()}
+    proto = make_model(nodes, {"x": ["N", 3, 12, 12]}, {"y": ["N", 8, 8, 8]}, arrays)
+    onnx.save(proto, str(tmp_path / "model.onnx"))
+    np.save(tmp_path / "x.npy", images(60))
+    run = tmp_path / "run.qscope"
+    # A scale per channel for weights: what is left is the activation's.
+    diagnosis = quantscope.diagnose(tmp_path / "model.onnx", data=tmp_path / "x.npy", recipe=Recipe(), run=run)
+    found = [s for s in fired(structure.activation_channels, diagnosis) if s.patch.equalize]
+    if behind == "Sigmoid":
+        assert not found
+        return
+    (suggestion,) = found
+    assert suggestion.patch == RecipePatch(equalize=True)
+    assert suggestion.ops == ("first",)
+    assert suggestion.share > 0.5
+    assert fired(structure.activation_channels, replace(diagnosis, recipe=Recipe(equalize=True)))[0].patch.rules
+    verified = verify(suggestion, run).verified
+    assert verified is not None
+    assert verified.score.metric == "cosine"
+    assert verified.score.reference < 0.9
+    assert verified.score.quantized > 0.99
+    assert any(note.startswith("equalized channels") for note in verified.notes)
 
 
 def test_a_concat_of_boxes_and_scores_stays_in_float() -> None:
@@ -391,6 +427,7 @@ PATCHES = [
     RecipePatch(activations=SpecChange(symmetric=True)),
     RecipePatch(op_types=("Conv", "MatMul")),
     RecipePatch(reduce_range=True),
+    RecipePatch(equalize=True),
 ]
 
 
@@ -406,7 +443,7 @@ def test_a_patch_survives_every_form(patch: RecipePatch, healthy: Diagnosis, tmp
     # What Neural Compressor cannot do is said; all else comes back as the same specifications.
     names, types, notes = patch.to_op_dicts(graph)
     wanted = patch.applied(PER_TENSOR)
-    said = any("16" in note or "reduce_range" in note for note in notes)
+    said = any("16" in note or "reduce_range" in note or "equalize" in note for note in notes)
     alone_by_name, _ = patch.to_op_name_dict(graph)
     assert bool(alone_by_name) or said
     for entries in ((names, types), (alone_by_name, {})):

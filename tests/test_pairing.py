@@ -20,6 +20,7 @@ from quantscope import Recipe
 from quantscope.backends.onnx import BACKEND
 from quantscope.confirmation import arranged, correlation, layout
 from quantscope.pairing import Pairing, coverage, pair
+from quantscope.recipe import Format
 from quantscope.weights import by_op
 from registry import registry_model
 from test_real_models import sounds, text_lines
@@ -184,3 +185,31 @@ def test_a_model_of_the_same_names_but_other_contents_gives_no_wrong_pair(tmp_pa
     for row in diagnosis.activations:
         assert row.tensor in ("r1", "c2", "g", "logits")
         assert row.cosine > 0.1 or row.tensor == "logits"
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+@pytest.mark.parametrize("activation", ["Relu", "Clip"])
+def test_an_activation_that_a_second_quantization_took_over_has_its_own_row(form: Format, activation: str) -> None:
+    """Where convolutions alone are quantized ONNX Runtime rounds twice, and removes the ReLU in between."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "w1": rng.normal(0, 0.3, (8, 3, 3, 3)).astype(np.float32),
+        "w2": rng.normal(0, 0.3, (8, 8, 3, 3)).astype(np.float32),
+        "low": np.array(0, np.float32),
+        "high": np.array(3, np.float32),
+    }
+    ends = ["low", "high"] if activation == "Clip" else []
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], name="first"),
+        helper.make_node(activation, ["c1", *ends], ["r1"], name="activation"),
+        helper.make_node("Conv", ["r1", "w2"], ["y"], name="second"),
+    ]
+    model = make_model(nodes, {"x": ["N", 3, 12, 12]}, {"y": ["N", 8, 8, 8]}, weights)
+    found = quantscope.diagnose(model, data=images(20), recipe=Recipe(form, op_types=("Conv",)), budget_samples=4)
+    rows = {row.tensor: row for row in found.activations}
+    assert set(rows) == {"c1", "r1", "y"}
+    assert all(row.sqnr_db > 30 for row in rows.values()), "none is compared with the other one's codes"
+    assert (rows["c1"].op, rows["r1"].op, rows["y"].op) == ("first", "activation", "second")
+    assert rows["c1"].reference.min < -1
+    assert rows["r1"].quantized.min == 0
+    assert not rows["c1"].absorbed

@@ -26,6 +26,8 @@ Weights = Mapping[str, Sequence[Weight]]
 _FAMILIES = {
     "FusedConv": "Conv", "NhwcFusedConv": "Conv", "Gemm": "MatMul", "FusedGemm": "MatMul", "FusedMatMul": "MatMul",
     "TransposeMatMul": "MatMul", "BiasGelu": "Gelu", "FastGelu": "Gelu", "QuickGelu": "Gelu",
+    # A Relu is a Clip without an upper end.
+    "Relu": "Clip",
 }  # fmt: skip
 _COMMUTATIVE = frozenset(("Add", "Mul", "Max", "Min", "Sum", "Mean"))
 _PRODUCTS = frozenset(("Conv", "ConvTranspose", "MatMul"))

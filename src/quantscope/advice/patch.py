@@ -30,6 +30,7 @@ class RecipePatch:
     op_types: tuple[str, ...] | None = None
     calibration: Calibration | None = None
     reduce_range: bool | None = None
+    equalize: bool | None = None
 
     def applied(self, recipe: Recipe) -> Recipe:
         """The recipe with the changes made."""
@@ -41,12 +42,14 @@ class RecipePatch:
             op_types=self.op_types or recipe.op_types,
             calibration=self.calibration or recipe.calibration,
             reduce_range=recipe.reduce_range if self.reduce_range is None else self.reduce_range,
+            equalize=recipe.equalize if self.equalize is None else self.equalize,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The changes alone, as plain values in the form of a recipe file."""
         values: dict[str, Any] = {
             "reduce_range": self.reduce_range,
+            "equalize": self.equalize,
             "op_types": None if self.op_types is None else list(self.op_types),
             "activations": _change_values(self.activations),
             "weights": _change_values(self.weights),
@@ -70,6 +73,7 @@ class RecipePatch:
             op_types=recipe.op_types,
             calibration=recipe.calibration if "calibration" in values else None,
             reduce_range=values.get("reduce_range"),
+            equalize=values.get("equalize"),
         )
 
     def to_toml(self) -> str:
@@ -100,6 +104,7 @@ class RecipePatch:
             op_types=self.op_types,
             calibration=self.calibration or Calibration(),
             reduce_range=bool(self.reduce_range),
+            equalize=bool(self.equalize),
         )
         names, types, notes = to_op_dicts(recipe, graph)
         if self.calibration is not None and self.calibration.method == "minmax":
@@ -169,6 +174,8 @@ def recipe_flags(recipe: Recipe) -> list[str] | None:
         flags += ["--op-type", op_type]
     if recipe.reduce_range:
         flags.append("--reduce-range")
+    if recipe.equalize:
+        flags.append("--equalize")
     return flags
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from quantscope.advice.patch import RecipePatch
 from quantscope.advice.suggestion import Suggestion
 from quantscope.advice.words import counted, db, figure, listed, percent, short, span, times
 from quantscope.diagnosis import FailureSource, TensorDiagnosis
+from quantscope.graph import Graph, Op
 from quantscope.recipe import OpRule, Recipe, SpecChange
 
 # A quarter of the error: below, one sees no difference in the accuracy of any model that was measured.
@@ -31,6 +32,21 @@ UNBALANCED = 16.0
 HURT = 0.01
 # Eight times wider than the median channel: half of the channels have lost three of eight bits.
 WIDE_ACTIVATION_CHANNEL = 8.0
+# Of each channel by itself, and linear for positive factors; a bias or a folded normalization can be scaled too.
+_KEEP_SCALES = frozenset(
+    (
+        "Relu",
+        "LeakyRelu",
+        "PRelu",
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "Identity",
+        "Add",
+        "BatchNormalization",
+    )
+)
+_NORMALIZATIONS = frozenset(("LayerNormalization", "InstanceNormalization"))
 _SHOWN_SOURCES = 3
 _MOST_BLOCKS = 3
 _PARTS = {
@@ -230,8 +246,11 @@ def sixteen_bits(causes: Causes) -> Iterator[Suggestion]:
 
 
 def activation_channels(causes: Causes) -> Iterator[Suggestion]:
-    """Channels of an activation differ, and share its one scale: 16 bits there, or float."""
+    """Channels of an activation differ, and share its one scale: equalize them, or 16 bits there, or float."""
     hurt = []
+    # Equalized, a channel that is w times as wide as the widest one is √w times as wide: its noise goes down by w. The
+    # weights that read it have the same differences, or will have half of them.
+    left: dict[str, float] = {}
     for error in causes.own.values():
         row, channels = error.row, error.row.channels
         if channels is None or not row.is_quantized or math.isnan(row.scale) or len(channels.minimum) < 2:
@@ -245,6 +264,7 @@ def activation_channels(causes: Causes) -> Iterator[Suggestion]:
         spread = float(widths.max() / np.median(widths[alive]))
         if spread >= WIDE_ACTIVATION_CHANNEL and noise >= HURT:
             hurt.append((noise, row, spread))
+            left[row.tensor] = float((widths[alive] / widths.max()).mean())
     if not hurt:
         return
     hurt.sort(key=lambda h: -h[0])
@@ -254,9 +274,23 @@ def activation_channels(causes: Causes) -> Iterator[Suggestion]:
     evidence = (
         f"{short(row.op)}: the widest of its channels is {times(spread)} the median one, and all share one scale: a "
         f"channel has {db(decibels(noise))} on average",
-        f"{counted(len(hurt), 'tensor')} like that; activations cannot have a scale per channel, and equalization, "
-        "which would move the difference into the weights, is not built",
+        f"{counted(len(hurt), 'tensor')} like that; activations cannot have a scale per channel",
     )
+    between = [row for _, row, _ in hurt if _between_weights(causes.graph, row.tensor)]
+    recipe = causes.diagnosis.recipe
+    if between and (recipe is None or not recipe.equalize):
+        yield Suggestion(
+            "activation-channels",
+            tuple(dict.fromkeys(row.op for row in between)),
+            f"Equalize channels: {listed(list(dict.fromkeys(row.op for row in between)))}",
+            (
+                evidence[0],
+                f"{counted(len(between), 'tensor')} like that between weights that can take half of the difference; "
+                "it costs no time",
+            ),
+            RecipePatch(equalize=True),
+            _share_of_equalization(causes, {row.tensor: left[row.tensor] for row in between}),
+        )
     if wide is None:
         yield _fallback("activation-channels", ops, evidence, causes)
         return
@@ -268,6 +302,49 @@ def activation_channels(causes: Causes) -> Iterator[Suggestion]:
         RecipePatch(rules=tuple(OpRule(op, activations=wide) for op in ops)),
         causes.share_of_16_bits(ops),
     )
+
+
+def _share_of_equalization(causes: Causes, left: Mapping[str, float]) -> float:
+    """The part of the error in the rounding of these tensors, and of the weights that read them, that would go."""
+    readers = {op: part for name, part in left.items() for op in causes.readers(name)}
+    return causes.share(
+        lambda e: e.rounding * (1 - left.get(e.row.tensor, 1.0)) + e.weight * (1 - readers.get(e.row.op, 1.0))
+    )
+
+
+def _between_weights(graph: Graph, tensor: str) -> bool:
+    """True if the channels of a tensor can be scaled: by the weights of the op that writes it, and of all that read it.
+
+    That is what the graph tells; the backend looks closer, and notes what was in the way.
+    """
+    producer = graph.producers.get(tensor)
+    while producer is not None and _keeps_scales(graph, producer):
+        tensor = next(name for name in producer.inputs if name not in graph.constants)
+        producer = graph.producers.get(tensor)
+    if producer is None or not (producer.op_type in _NORMALIZATIONS or _has_weight(graph, producer)):
+        return False
+    outputs = {t.name for t in graph.outputs}
+    waiting = [tensor]
+    while waiting:
+        name = waiting.pop()
+        if name in outputs:
+            return False
+        for op in graph.consumers.get(name, ()):
+            if _keeps_scales(graph, op):
+                waiting.append(op.outputs[0])
+            elif op.inputs[0] != name or not _has_weight(graph, op):
+                return False
+    return True
+
+
+def _has_weight(graph: Graph, op: Op) -> bool:
+    return op.op_type in PRODUCTS and op.inputs[1] in graph.constants
+
+
+def _keeps_scales(graph: Graph, op: Op) -> bool:
+    """True if an op scales each channel of its output as that of its input was."""
+    data = [name for name in op.inputs if name and name not in graph.constants]
+    return len(data) == 1 and op.op_type in _KEEP_SCALES
 
 
 def wide_activations(recipe: Recipe | None) -> SpecChange | None:

@@ -34,7 +34,7 @@ _FLOAT_BYTES = 4
 # Quantized alone, an op above this adds a millionth of its signal: it cannot be what hurts.
 _HARMLESS_DB = 60.0
 # An op that alone does less than this part of the damage to the worst batch is not looked at any further.
-_HOPELESS = 1e-3
+_HOPELESS = 1e-4
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -211,7 +211,7 @@ class Measurement:
             for batch in task.batches[: max(room, 1)]:
                 x, raw = run_reference.run(batch.inputs), run_simulated.run(batch.inputs)
                 if quantized_ops is None or float_ops is None:
-                    alike = [p for name, p in named.items() if lie_alike(x[name], raw[p.quantized_name])]
+                    alike = [p for name, p in named.items() if lie_alike(p.rescaled(x[name]), raw[p.quantized_name])]
                     self.groups = groups(task.reference.graph, alike, task.by)
                     leaving = [name for group in self.groups for name in group.leaving]
                     quantized_ops = stack.enter_context(self._opened(task.quantized, "simulated"))

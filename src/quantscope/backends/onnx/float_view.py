@@ -136,7 +136,30 @@ class _Reader:
 
     def ops(self) -> list[Op]:
         """The ops in float terms; once they are read, so is where each tensor is."""
-        return [op for written in self.graph.ops if (op := self._strip(self._nodes[written.name], written)) is not None]
+        return [op for written in self.graph.ops if (op := self._read(self._nodes[written.name], written)) is not None]
+
+    def _read(self, node: onnx.NodeProto, written: Op) -> Op | None:
+        """The op in float terms: a quantization that clips what has codes already is the activation it took over."""
+        return self._clipping(node, written) or self._strip(node, written)
+
+    def _clipping(self, node: onnx.NodeProto, written: Op) -> Op | None:
+        """A second quantization as the Clip that it is; None if it only rescales, or is no second one.
+
+        ONNX Runtime removes a Relu or Clip whose work the quantization behind it does.
+        """
+        real = self.canonical(node.input[0]) if node.op_type == "QuantizeLinear" else ""
+        first = self.encoded.get(real, EncodedTensor()).qparams
+        if first is None:
+            return None
+        second = self.constants.qparams(node.input[1], node.input[2] if len(node.input) > 2 else "", node)
+        if second is None or not _clips(first, second):
+            return None
+        clipped = node.output[0]
+        self.names[clipped] = clipped
+        self._qparams[clipped] = second
+        self.encoded[clipped] = EncodedTensor(codes=clipped, qparams=second)
+        self.computed[clipped] = node.input[0]
+        return Op(written.name, "Clip", (real,), (clipped,), written.scope)
 
     def _strip(self, node: onnx.NodeProto, op: Op) -> Op | None:
         """The op in float terms; None if it only quantizes, dequantizes or reorders."""
@@ -244,6 +267,21 @@ class _Reader:
         found = self.encoded.get(real)
         if found is not None and found.codes == node.input[0]:
             self.encoded[real] = EncodedTensor(found.codes, node.output[0], found.qparams)
+
+
+def _clips(first: QParams, second: QParams) -> bool:
+    """True if the second quantization cannot represent, by more than a step, what the first one can."""
+    if not (first.per_tensor and second.per_tensor):
+        return False
+    (low, high), (lowest, highest) = (_range(qparams) for qparams in (first, second))
+    step = float(second.scale.reshape(()))
+    return lowest - low > step or high - highest > step
+
+
+def _range(qparams: QParams) -> tuple[float, float]:
+    low, high = qparams.spec.code_range
+    scale, zero_point = float(qparams.scale.reshape(())), int(qparams.zero_point.reshape(()))
+    return (low - zero_point) * scale, (high - zero_point) * scale
 
 
 _STRIPPED: Mapping[str, Callable[[_Reader, onnx.NodeProto], None]] = {
