@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { formatRoute, parseRoute, type Route } from './route';
-import { ageText, bytesText, decibelText, durationText, fileName, numberText, percentText } from './text';
+import { ageText, bytesText, decibelText, durationText, fileName, numberText, percentText, shareText } from './text';
 
 describe('an address', () => {
   const routes: Route[] = [
@@ -50,6 +50,7 @@ describe('words for numbers', () => {
     expect(percentText(0.5)).toBe('50.0 %');
     expect(percentText(0.00012)).toBe('0.012 %');
     expect(percentText(1e-7)).toBe('< 0.001 %');
+    expect([0.3456, 0.02, 0.0001, 0, NaN].map(shareText)).toEqual(['34.6 %', '2.0 %', '< 0.1 %', '0.0 %', '–']);
     expect(bytesText(12_345_678)).toBe('12.3 MB');
     expect(bytesText(999)).toBe('999 B');
     expect(durationText(3.21)).toBe('3.2 s');

@@ -27,6 +27,13 @@ export function percentText(share: number): string {
   return `${signed(percent.toFixed(size < 0.1 ? 3 : size < 10 ? 2 : 1))} %`;
 }
 
+/** A part of a whole with one decimal, so that those of a column can be compared at a glance. */
+export function shareText(share: number): string {
+  if (Number.isNaN(share)) return NONE;
+  if (share > 0 && share < 0.0005) return '< 0.1 %';
+  return `${signed((100 * share).toFixed(1))} %`;
+}
+
 const BYTE_UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
 
 export function bytesText(bytes: number | null): string {

@@ -46,7 +46,7 @@ export function DepthMap({ title, model, values, fileName, onPick }: Props) {
     (pen: Pen, size: Size, colours: ChartColours, dark: boolean): void => {
       const plot = plotOf(size);
       const cell = plot.width / layers.length;
-      const steps = ramp(dark);
+      const steps = ramp('quality', dark);
       roles.forEach((role, line) => {
         const y = plot.y + line * LINE;
         pen.text(ending(role), { x: plot.x - 8, y: y + LINE / 2 }, { colour: colours.ink, align: 'right' });

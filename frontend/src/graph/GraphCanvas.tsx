@@ -3,7 +3,7 @@ import type { Point } from './camera';
 import { type BoxId, groupOfBox, isGroup } from './ids';
 import { actionOfKey } from './keyboard';
 import type { GraphModel } from './model';
-import { DARK_PALETTE, LIGHT_PALETTE } from './palette';
+import type { Palette } from './palette';
 import { GraphSurface } from './surface';
 import type { GraphValues } from './values';
 import classes from './GraphCanvas.module.css';
@@ -15,7 +15,7 @@ const PINCH_ZOOM = 0.01;
 interface Props {
   model: GraphModel;
   values: GraphValues | null;
-  dark: boolean;
+  palette: Palette;
   selected: BoxId | null;
   matches: ReadonlySet<BoxId>;
   bright: ReadonlySet<BoxId> | null;
@@ -30,7 +30,7 @@ const label =
 
 /** The graph with its minimap, and what pointer, wheel and keys do in it. */
 export function GraphCanvas(props: Props) {
-  const { model, values, dark, selected, matches, bright, onSelect, surface } = props;
+  const { model, values, palette, selected, matches, bright, onSelect, surface } = props;
   const host = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const minimap = useRef<HTMLCanvasElement>(null);
@@ -46,7 +46,7 @@ export function GraphCanvas(props: Props) {
     });
     surface.current = created;
     created.mark({
-      palette: latest.current.dark ? DARK_PALETTE : LIGHT_PALETTE,
+      palette: latest.current.palette,
       values: latest.current.values,
       selected: latest.current.selected,
     });
@@ -64,10 +64,9 @@ export function GraphCanvas(props: Props) {
     };
   }, [model, surface]);
 
-  useEffect(() => surface.current?.mark({ palette: dark ? DARK_PALETTE : LIGHT_PALETTE }), [dark, model, surface]);
   useEffect(
-    () => surface.current?.mark({ values, selected, matches, bright }),
-    [values, selected, matches, bright, model, surface],
+    () => surface.current?.mark({ palette, values, selected, matches, bright }),
+    [palette, values, selected, matches, bright, model, surface],
   );
 
   useEffect(() => {

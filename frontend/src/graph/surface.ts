@@ -19,7 +19,7 @@ import { cameraAt, paintMinimap } from './minimap';
 import type { GraphModel } from './model';
 import { initiallyOpen, opensWith } from './opening';
 import { paint, type Picture } from './painter';
-import { LIGHT_PALETTE, type Palette } from './palette';
+import { paletteOf, type Palette } from './palette';
 import { Scene } from './scene';
 import type { LayoutThread } from './thread';
 import { boxWidths } from './widths';
@@ -54,7 +54,7 @@ export class GraphSurface {
     matches: new Set(),
     bright: null,
     values: null,
-    palette: LIGHT_PALETTE,
+    palette: paletteOf('quality', false),
   };
 
   constructor(

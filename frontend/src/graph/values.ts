@@ -2,7 +2,7 @@ import { type Better, isWorse, type Scale, stepOf } from '../colour/scale';
 import { type BoxId, groupOfBox, isGroup } from './ids';
 import type { GraphModel } from './model';
 
-/** A group's colour is the mean of this worst part of its ops: of big groups, the single worst would paint all red. */
+/** Where values do not add up, a group's colour is the mean of this worst part of its ops: of big groups, the single worst would paint all red. */
 const WORST_PART = 0.05;
 const STRIP_CELLS = 24;
 
@@ -19,6 +19,8 @@ export class GraphValues {
     readonly better: Better,
     /** A value in words with its unit. */
     readonly text: (value: number) => string,
+    /** Whether values add up: then a group has the sum of its ops. */
+    private readonly adds = false,
   ) {
     this.ofGroup = new Float64Array(model.groupCount).fill(NaN);
     this.worstOfGroup = new Float64Array(model.groupCount).fill(NaN);
@@ -35,6 +37,10 @@ export class GraphValues {
     held.forEach((values, group) => {
       if (!values.length) return;
       this.worstOfGroup[group] = values[0];
+      if (this.adds) {
+        this.ofGroup[group] = values.reduce((sum, value) => sum + value, 0);
+        return;
+      }
       const worst = values.slice(0, Math.max(1, Math.ceil(values.length * WORST_PART))).filter(Number.isFinite);
       this.ofGroup[group] = worst.length ? worst.reduce((sum, v) => sum + v, 0) / worst.length : values[0];
     });

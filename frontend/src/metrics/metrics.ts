@@ -1,6 +1,7 @@
 import type { NumberColumn, RowTable } from '../api/rows';
-import { decibelText, numberText, percentText } from '../app/text';
-import { type Better, type Scale, scaleOf } from '../colour/scale';
+import { decibelText, numberText, percentText, shareText } from '../app/text';
+import type { RampKind } from '../colour/ramp';
+import { type Better, type Scale, scaleOf, scaleOfShares } from '../colour/scale';
 
 /** A number of a row, and how it reads: which way it gets worse, and from where to where colours span. */
 export interface Metric {
@@ -12,6 +13,8 @@ export interface Metric {
   log: boolean;
   /** Fixed ends, where a value means the same in every model; else they come from the values. */
   scale?: Scale;
+  /** Whether values are parts of one whole: they add up, and colours span from nothing to the largest. */
+  adds?: boolean;
   text(value: number): string;
   values(rows: RowTable): Float64Array;
 }
@@ -65,6 +68,19 @@ function budgetShare(part: string): Metric {
   };
 }
 
+/** The order of tables, and what the overview shows: what an op does to the model's output, not to its own. */
+export const OUTPUT_ERROR: Metric = {
+  id: 'output_error_share',
+  title: 'Output error',
+  unit: '',
+  hint: 'Estimated part of the error at the model’s output that arises in this op; all ops together make 100 %',
+  better: 'low',
+  log: false,
+  adds: true,
+  text: shareText,
+  values: ofColumn('output_error_share'),
+};
+
 /** All metrics that the graph can be coloured by and tables be filtered by, the most telling first. */
 export const METRICS: readonly Metric[] = [
   decibels(
@@ -72,6 +88,7 @@ export const METRICS: readonly Metric[] = [
     'SQNR',
     'Cumulative: this tensor of the quantized model against the reference, with all that came before',
   ),
+  OUTPUT_ERROR,
   decibels('isolated_sqnr_db', 'SQNR isolated', 'The op alone, quantized on the reference’s inputs'),
   decibels('local_sqnr_db', 'SQNR local', 'This tensor’s own rounding and clipping'),
   decibels('simulated_sqnr_db', 'SQNR simulated', 'Cumulative error of the simulated trace'),
@@ -114,7 +131,9 @@ export const valueText = (metric: Metric, value: number): string =>
   metric.unit && Number.isFinite(value) ? `${metric.text(value)} ${metric.unit}` : metric.text(value);
 
 export const scaleFor = (metric: Metric, values: ArrayLike<number>): Scale =>
-  metric.scale ?? scaleOf(values, metric.better, metric.log);
+  metric.scale ?? (metric.adds ? scaleOfShares(values) : scaleOf(values, metric.better, metric.log));
+
+export const rampOf = (metric: Metric): RampKind => (metric.adds ? 'amount' : 'quality');
 
 const WORST_PART = 0.1;
 

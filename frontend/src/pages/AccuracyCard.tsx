@@ -19,7 +19,7 @@ export function AccuracyCard({ accuracy }: { accuracy: Accuracy }) {
     <Card
       title={`Accuracy: ${metric}`}
       testId="accuracy"
-      aside={<span className={classes.samples}>{countText(samples, 'sample')}</span>}
+      aside={samples === null ? null : <span className={classes.samples}>{countText(samples, 'sample')}</span>}
     >
       <dl className={classes.figures}>
         <div>

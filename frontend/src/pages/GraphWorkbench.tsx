@@ -12,10 +12,10 @@ import { type BoxId, boxOfGroup, groupOfBox, isGroup } from '../graph/ids';
 import { Legend } from '../graph/Legend';
 import type { GraphModel } from '../graph/model';
 import { Outline } from '../graph/Outline';
-import { DARK_PALETTE, LIGHT_PALETTE } from '../graph/palette';
+import { paletteOf } from '../graph/palette';
 import type { GraphSurface } from '../graph/surface';
 import { exposeSurface } from '../graph/test-hook';
-import { badThreshold, metricOf } from '../metrics/metrics';
+import { badThreshold, metricOf, rampOf } from '../metrics/metrics';
 import { filterRows, isFiltering, NO_FILTER, type RowFilter } from '../table/filter';
 import { ACTIVATION_COLUMNS, WEIGHT_COLUMNS } from '../table/op-columns';
 import { OpTable } from '../table/OpTable';
@@ -37,7 +37,6 @@ const SHORTEST_SEARCH = 2;
 export function GraphWorkbench({ run, model, table, side, state }: Props) {
   const change = useChangeState();
   const dark = useDark();
-  const palette = dark ? DARK_PALETTE : LIGHT_PALETTE;
   const surface = useRef<GraphSurface | null>(null);
   const [open, setOpen] = useState<ReadonlySet<number>>(new Set());
   const [filter, setFilter] = useState<RowFilter>(NO_FILTER);
@@ -49,6 +48,7 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
 
   const role = state.role ?? 'activation';
   const metric = metricOf(state.metric);
+  const palette = paletteOf(rampOf(metric), dark);
   const nodeColumn = table.numbers(side === 'reference' ? 'node' : 'quantized_node');
   const values = useMemo(() => valuesOf(model, table, metric, role, side), [model, table, metric, role, side]);
 
@@ -148,7 +148,7 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
               surface={surface}
               model={model}
               values={values}
-              dark={dark}
+              palette={palette}
               selected={selected}
               matches={matches}
               bright={bright}

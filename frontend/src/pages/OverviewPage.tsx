@@ -13,7 +13,7 @@ import { valuesOf } from '../graph/graph-values';
 import type { GraphModel } from '../graph/model';
 import { metricOf } from '../metrics/metrics';
 import { AccuracyCard } from './AccuracyCard';
-import { DamagedOps } from './DamagedOps';
+import { ErrorOrigins } from './ErrorOrigins';
 import classes from './OverviewPage.module.css';
 import type { RunPageProps } from './RunPage';
 
@@ -52,7 +52,7 @@ function Overview({ run }: { run: RunDocument }) {
         </div>
         <Coverage run={run} />
         <Answer of={rows} what="the compared tensors">
-          {(table) => <DamagedOps run={name} table={table} />}
+          {(table) => <ErrorOrigins run={name} table={table} />}
         </Answer>
         {rows.data && graph.data && <Depth run={name} table={rows.data} model={graph.data} />}
         <Origin run={run} />

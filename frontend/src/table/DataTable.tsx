@@ -117,7 +117,9 @@ function Heading({ column, sort, onSort }: { column: Column; sort: Sort; onSort(
         className={classes.heading}
         title={column.hint}
         data-testid={`sort-${column.id}`}
-        onClick={() => onSort({ column: column.id, descending: isSorted && !sort.descending })}
+        onClick={() =>
+          onSort({ column: column.id, descending: isSorted ? !sort.descending : (column.descendingFirst ?? false) })
+        }
       >
         {column.title}
         <span aria-hidden="true">{arrow}</span>

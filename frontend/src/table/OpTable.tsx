@@ -4,13 +4,13 @@ import type { RowTable } from '../api/rows';
 import { saveText } from '../app/download';
 import { useDark } from '../app/use-dark';
 import { countText } from '../app/text';
-import { type Metric, METRICS } from '../metrics/metrics';
+import { type Metric, METRICS, OUTPUT_ERROR } from '../metrics/metrics';
 import { tableCsv } from './csv';
 import { DataTable } from './DataTable';
 import { isFiltering, NO_FILTER, type RowFilter } from './filter';
 import { opColumns } from './op-columns';
 import classes from './OpTable.module.css';
-import { type Sort, sortRows } from './order';
+import { firstOrder, type Sort, sortRows } from './order';
 
 interface Props {
   label: string;
@@ -42,7 +42,8 @@ export function OpTable(props: Props) {
   const dark = useDark();
   const known = useMemo(() => opColumns(table, dark), [table, dark]);
   const [shown, setShown] = useState<readonly string[]>(props.columns);
-  const [sort, setSort] = useState<Sort>({ column: 'sqnr_db', descending: false });
+  const [chosen, setSort] = useState<Sort | null>(null);
+  const sort = useMemo(() => chosen ?? firstOrder(OUTPUT_ERROR.values(table), rows), [chosen, table, rows]);
   const columns = useMemo(() => known.filter(({ id }) => shown.includes(id)), [known, shown]);
   const sorted = useMemo(
     () =>
