@@ -6,7 +6,7 @@ import { unpackCounts } from './figures';
 import { ApiProblem, dataOf } from './problem';
 import { RowTable } from './rows';
 import type { DataSource } from './source';
-import type { RunSummary, ServerEvent, Side } from './types';
+import type { RunSummary, Sensitivities, ServerEvent, Side } from './types';
 
 const Source = createContext<DataSource | null>(null);
 export const SourceProvider = Source.Provider;
@@ -135,10 +135,30 @@ export function useSuggestions(name: string) {
   });
 }
 
-export function useTrials(name: string) {
+export function useSensitivity(name: string, wanted = true) {
   const { client } = useSource();
+  const options = lasting(['sensitivity', name], useRevision(name));
   return useQuery({
-    ...lasting(['trials', name], useRevision(name)),
+    ...options,
+    enabled: wanted && options.enabled,
+    queryFn: () => dataOf(client.GET('/api/runs/{name}/sensitivity', { params: { path: { name } } })),
+  });
+}
+
+/** The measured effects of ops of a run that compared no tensors; null where there are none. */
+export function useEffectsOf({ name, kind }: RunSummary): Sensitivities | null {
+  const alone = useSensitivity(name, kind === 'sensitivity').data;
+  const search = useTrials(name, kind === 'tune').data;
+  const found = alone ?? search?.sensitivities ?? null;
+  return found?.rows.length ? found : null;
+}
+
+export function useTrials(name: string, wanted = true) {
+  const { client } = useSource();
+  const options = lasting(['trials', name], useRevision(name));
+  return useQuery({
+    ...options,
+    enabled: wanted && options.enabled,
     queryFn: () => dataOf(client.GET('/api/runs/{name}/trials', { params: { path: { name } } })),
   });
 }

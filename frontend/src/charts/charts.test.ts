@@ -212,7 +212,7 @@ describe('metrics', () => {
     });
     const values = valuesOf(model, table, OUTPUT_ERROR, 'activation', 'reference');
     expect([...values.ofNode]).toEqual([0.5, 0.375, NaN]);
-    expect([values.of(boxOfGroup(0)), values.worstIn(0)]).toEqual([0.875, 0.5]);
+    expect([values.of(boxOfGroup(0)), values.words(0)]).toEqual([0.875, '87.5 % in all']);
   });
 
   test('call the worst tenth bad where nothing is worse than the middle', () => {

@@ -9,6 +9,7 @@ export function Legend({ metric, values, palette }: { metric: Metric; values: Gr
   const { worst, best } = values.scale;
   return (
     <div className={classes.legend} data-testid="legend">
+      <strong>{metric.title}</strong>
       <span>{valueText(metric, worst)}</span>
       <span
         className={classes.bar}

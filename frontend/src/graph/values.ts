@@ -2,7 +2,10 @@ import { type Better, isWorse, type Scale, stepOf } from '../colour/scale';
 import { type BoxId, groupOfBox, isGroup } from './ids';
 import type { GraphModel } from './model';
 
-/** Where values do not add up, a group's colour is the mean of this worst part of its ops: of big groups, the single worst would paint all red. */
+/**
+ * Where values do not add up, a group's colour is the mean of this worst part of its ops: of big groups, the single
+ * worst would paint all red.
+ */
 const WORST_PART = 0.05;
 const STRIP_CELLS = 24;
 
@@ -50,8 +53,11 @@ export class GraphValues {
     return isGroup(id) ? this.ofGroup[groupOfBox(id)] : this.ofNode[id];
   }
 
-  worstIn(group: number): number {
-    return this.worstOfGroup[group];
+  /** What a group holds in words: the sum where values add up, else its worst; "" without a value. */
+  words(group: number): string {
+    const worst = this.worstOfGroup[group];
+    if (Number.isNaN(worst)) return '';
+    return this.adds ? `${this.text(this.ofGroup[group])} in all` : `worst ${this.text(worst)}`;
   }
 
   step(id: BoxId): number {

@@ -13,7 +13,11 @@ export interface Metric {
   log: boolean;
   /** Fixed ends, where a value means the same in every model; else they come from the values. */
   scale?: Scale;
-  /** Whether values are parts of one whole: they add up, and colours span from nothing to the largest. */
+  /** Whether values, which are shares, are written and asked for in percent. */
+  percent?: boolean;
+  /** Amounts are coloured by one hue from nothing to the largest; all else by how good it is. */
+  ramp?: RampKind;
+  /** Whether values are parts of one whole, so that they add up. */
   adds?: boolean;
   text(value: number): string;
   values(rows: RowTable): Float64Array;
@@ -60,6 +64,7 @@ function budgetShare(part: string): Metric {
     better: 'low',
     log: false,
     scale: { worst: 1, best: 0, log: false },
+    percent: true,
     text: percentText,
     values: (rows) => {
       const all = rows.numbers('mse');
@@ -76,6 +81,8 @@ export const OUTPUT_ERROR: Metric = {
   hint: 'Estimated part of the error at the model’s output that arises in this op; all ops together make 100 %',
   better: 'low',
   log: false,
+  percent: true,
+  ramp: 'amount',
   adds: true,
   text: shareText,
   values: ofColumn('output_error_share'),
@@ -106,6 +113,8 @@ export const METRICS: readonly Metric[] = [
   },
   {
     ...number('clipped_fraction', 'Clipped', 'Share of the reference outside the representable range', 'low', false),
+    scale: { worst: 0.01, best: 0, log: false },
+    percent: true,
     text: percentText,
   },
   {
@@ -131,9 +140,9 @@ export const valueText = (metric: Metric, value: number): string =>
   metric.unit && Number.isFinite(value) ? `${metric.text(value)} ${metric.unit}` : metric.text(value);
 
 export const scaleFor = (metric: Metric, values: ArrayLike<number>): Scale =>
-  metric.scale ?? (metric.adds ? scaleOfShares(values) : scaleOf(values, metric.better, metric.log));
+  metric.scale ?? (metric.ramp === 'amount' ? scaleOfShares(values) : scaleOf(values, metric.better, metric.log));
 
-export const rampOf = (metric: Metric): RampKind => (metric.adds ? 'amount' : 'quality');
+export const rampOf = (metric: Metric): RampKind => metric.ramp ?? 'quality';
 
 const WORST_PART = 0.1;
 

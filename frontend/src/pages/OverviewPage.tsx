@@ -1,24 +1,37 @@
 import { useMemo } from 'react';
 import { toNumber } from '../api/figures';
-import { useGraph, useRows, useRun } from '../api/queries';
+import { useEffectsOf, useGraph, useRows, useRun } from '../api/queries';
 import type { RowTable } from '../api/rows';
 import type { RunDocument } from '../api/types';
 import { Card, Cards, Facts } from '../app/Card';
 import { CopyButton } from '../app/CopyButton';
-import { Answer, Notice } from '../app/Notice';
+import { Answer } from '../app/Notice';
 import { formatRoute, go } from '../app/route';
-import { bytesText, countText, decibelText, durationText, fileName, numberText, percentText } from '../app/text';
+import {
+  alignedText,
+  bytesText,
+  countText,
+  decibelText,
+  durationText,
+  fileName,
+  numberText,
+  percentText,
+} from '../app/text';
 import { DepthMap } from '../charts/DepthMap';
+import { effectsOf, nounOf, shownInGraph } from '../effects/effects';
 import { valuesOf } from '../graph/graph-values';
 import type { GraphModel } from '../graph/model';
 import { metricOf } from '../metrics/metrics';
 import { AccuracyCard } from './AccuracyCard';
 import { ErrorOrigins } from './ErrorOrigins';
 import classes from './OverviewPage.module.css';
+import { firstPage } from './run-pages';
+import { RunEnding } from './RunEnding';
 import type { RunPageProps } from './RunPage';
 
 const SHOWN_TYPES = 5;
 const SHOWN_SOURCES = 4;
+const SHOWN_EFFECTS = 8;
 
 /** A run at a glance: what was lost, where it broke, and whether the figures can be trusted. */
 export function OverviewPage({ run }: RunPageProps) {
@@ -34,32 +47,90 @@ function Overview({ run }: { run: RunDocument }) {
   const name = run.summary.name;
   const rows = useRows(name);
   const graph = useGraph(name, 'reference');
-  const { status, reason } = run.summary;
+  const diagnosis = run.summary.kind === 'diagnose';
   return (
     <div className={classes.page}>
-      {(status === 'failed' || status === 'killed') && (
-        <Notice title={status === 'failed' ? 'This run failed' : 'This run was killed'} tone="bad">
-          <p>{reason || 'It left no reason.'}</p>
-          <p>What it had measured by then is shown below.</p>
-        </Notice>
-      )}
+      <RunEnding run={run.summary} />
       <Cards>
-        <div className={classes.column}>
-          {run.accuracy.map((accuracy) => (
-            <AccuracyCard key={accuracy.metric} accuracy={accuracy} />
-          ))}
-          <Breaks run={run} />
-        </div>
-        <Coverage run={run} />
-        <Answer of={rows} what="the compared tensors">
-          {(table) => <ErrorOrigins run={name} table={table} />}
-        </Answer>
-        {rows.data && graph.data && <Depth run={name} table={rows.data} model={graph.data} />}
+        {(diagnosis || run.accuracy.length > 0) && (
+          <div className={classes.column}>
+            {run.accuracy.map((accuracy) => (
+              <AccuracyCard key={accuracy.metric} accuracy={accuracy} />
+            ))}
+            {diagnosis && <Breaks run={run} />}
+          </div>
+        )}
+        {!diagnosis && <Found run={run.summary} />}
+        {diagnosis && (
+          <Answer of={rows} what="the compared tensors">
+            {(table) => <ErrorOrigins run={name} table={table} />}
+          </Answer>
+        )}
+        {diagnosis && rows.data && graph.data && <Depth run={name} table={rows.data} model={graph.data} />}
+        {diagnosis && <Coverage run={run} />}
         <Origin run={run} />
-        <Stages run={run} />
+        {run.stages.length > 0 && <Stages run={run} />}
         <Notes run={run} />
       </Cards>
     </div>
+  );
+}
+
+/** What a run found that compared no tensors, and the way there. */
+function Found({ run }: { run: RunDocument['summary'] }) {
+  const found = useEffectsOf(run);
+  const effects = found ? effectsOf(found).slice(0, SHOWN_EFFECTS) : [];
+  const text = alignedText(Math.max(...effects.map(({ alone }) => alone)));
+  const graph = useGraph(run.name, 'reference').data;
+  const view = firstPage(run);
+  return (
+    <Card
+      title={found ? 'What does most damage to the output alone' : 'What this run found'}
+      testId="found-effects"
+      aside={
+        <a href={formatRoute({ page: 'run', run: run.name, view, state: {} })}>
+          {view === 'trials' ? 'all trials' : `all ${found?.rows.length ?? ''}`}
+        </a>
+      }
+    >
+      {found ? (
+        <table className={classes.table}>
+          <thead>
+            <tr>
+              <th>{nounOf(found) === 'op' ? 'Op' : 'Module'}</th>
+              <th className={classes.number}>Place</th>
+              <th className={classes.number}>{found.damage_name}</th>
+            </tr>
+          </thead>
+          <tbody>
+            {effects.map((effect) => (
+              <tr key={effect.name}>
+                <td>
+                  <a
+                    href={formatRoute({
+                      page: 'run',
+                      run: run.name,
+                      view: 'graph',
+                      state: shownInGraph(effect, graph),
+                    })}
+                  >
+                    {effect.name}
+                  </a>
+                </td>
+                <td className={classes.number}>{effect.place}</td>
+                <td className={classes.number}>{text(effect.alone)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      ) : (
+        <p className={classes.soft}>
+          {run.kind === 'tune'
+            ? 'A search for the recipe that keeps the accuracy: its trials have a page of their own.'
+            : 'Nothing has been measured yet.'}
+        </p>
+      )}
+    </Card>
   );
 }
 
@@ -106,9 +177,9 @@ function Coverage({ run }: { run: RunDocument }) {
   const reasons = useMemo(() => byReason(run.skipped), [run.skipped]);
   return (
     <Card
-      title="Coverage"
+      title="Compared ops"
       testId="coverage"
-      aside={<strong>{percentText(toNumber(run.coverage))} of compute ops compared</strong>}
+      aside={<strong>{percentText(toNumber(run.coverage))} of the ops that compute</strong>}
     >
       <table className={classes.table}>
         <thead>
@@ -198,7 +269,6 @@ function Stages({ run }: { run: RunDocument }) {
           ))}
         </tbody>
       </table>
-      {!run.stages.length && <p className={classes.soft}>No stage has begun.</p>}
     </Card>
   );
 }

@@ -44,6 +44,8 @@ export function OpTable(props: Props) {
   const [shown, setShown] = useState<readonly string[]>(props.columns);
   const [chosen, setSort] = useState<Sort | null>(null);
   const sort = useMemo(() => chosen ?? firstOrder(OUTPUT_ERROR.values(table), rows), [chosen, table, rows]);
+  const bound = metric.better === 'high' ? '≤' : '≥';
+  const factor = metric.percent ? 100 : 1;
   const columns = useMemo(() => known.filter(({ id }) => shown.includes(id)), [known, shown]);
   const sorted = useMemo(
     () =>
@@ -96,14 +98,15 @@ export function OpTable(props: Props) {
         )}
         <NumberInput
           size="xs"
-          w={134}
+          w={146}
           hideControls
-          placeholder={`${metric.title} ${metric.better === 'high' ? 'at most' : 'at least'}`}
-          prefix={metric.better === 'high' ? '≤ ' : '≥ '}
+          placeholder={`${bound} ${metric.title}`}
+          prefix={`${bound} `}
+          suffix={metric.percent ? ' %' : metric.unit && ` ${metric.unit}`}
           aria-label={`Only rows with ${metric.title} ${metric.better === 'high' ? 'at most' : 'at least'}`}
           data-testid="filter-threshold"
-          value={filter.threshold ?? ''}
-          onChange={(value) => onFilter({ ...filter, threshold: typeof value === 'number' ? value : null })}
+          value={filter.threshold === null ? '' : Number((filter.threshold * factor).toPrecision(6))}
+          onChange={(value) => onFilter({ ...filter, threshold: typeof value === 'number' ? value / factor : null })}
         />
         {isFiltering(filter) && (
           <Button size="compact-xs" variant="subtle" data-testid="clear-filter" onClick={() => onFilter(NO_FILTER)}>

@@ -353,12 +353,50 @@ def trials(run: RunFile) -> dict[str, Any]:
             for number, trial in enumerate(tried)
         ],
         "ranking": list(run.about("ranking") or ()),
-        "sensitivities": [
-            {"op": values["op"], "values": {key: value for key, value in values.items() if key != "op"}}
-            for values in run.about("sensitivities") or ()
-        ],
+        "sensitivities": _effects(run),
         "output": run.about("output"),
     }
+
+
+def sensitivity(run: RunFile) -> dict[str, Any]:
+    """What each op does to the output, as far as it is measured."""
+    if run.about("kind") != "sensitivity":
+        raise MissingError(
+            f"{_path(run).name} measured no op's effect", next_step="measure it with: quantscope sensitivity"
+        )
+    nothing = {"by": (run.about("asked") or {}).get("by", "op"), "finished": False, "most_ops": 0, "rows": [],
+               "damage_name": "damage", "damage": math.nan, "samples": 0, "others": [], "agreement": {}}  # fmt: skip
+    return _effects(run) or nothing
+
+
+def _effects(run: RunFile) -> dict[str, Any] | None:
+    """The ops by what each does to the output; None before any is measured."""
+    asked = run.about("asked") or run.about("tuning") or {}
+    facts = {"by": asked.get("by", "op"), "most_ops": asked.get("most_ops", 0)}
+    found = run.about("sensitivities")
+    if isinstance(found, Mapping):
+        whole = {key: found[key] for key in ("damage_name", "damage", "samples", "others", "agreement")}
+        return {**facts, **whole, "finished": True, "rows": found["ops"]}
+    measured: Mapping[str, Any] = run.about("measured") or {}
+    if not measured:
+        return None
+    drawn = _picture(run, "reference")
+    ops = {op.name: op for op in drawn.graph.ops} if drawn is not None else {}
+    rows = [
+        {
+            "op": name,
+            "op_type": ops[name].op_type if name in ops else "",
+            "scope": ops[name].scope if name in ops else name,
+            "ops": [name] if name in ops else [],
+            "alone": sum(values["alone"]) / len(values["alone"]),
+            "alone_low": math.nan, "alone_high": math.nan, "gain": math.nan, "best_rank": None, "worst_rank": None,
+        }
+        for name, values in measured.items()
+    ]  # fmt: skip
+    rows.sort(key=lambda row: -row["alone"])
+    samples = max(len(values["alone"]) for values in measured.values())
+    return {**facts, "finished": False, "rows": rows, "damage_name": "damage", "damage": math.nan,
+            "samples": samples, "others": [], "agreement": {}}  # fmt: skip
 
 
 def comparison(
