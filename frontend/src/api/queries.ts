@@ -2,11 +2,12 @@ import { useMutation, useQuery, useQueryClient, type QueryClient } from '@tansta
 import { createContext, useContext, useEffect, useRef, useState } from 'react';
 import { channelData } from '../charts/channels';
 import { GraphModel } from '../graph/model';
+import { afterEvent } from './events';
 import { unpackCounts } from './figures';
 import { ApiProblem, dataOf } from './problem';
 import { RowTable } from './rows';
 import type { DataSource } from './source';
-import type { RunSummary, Sensitivities, ServerEvent, Side } from './types';
+import type { RunSummary, Sensitivities, Side } from './types';
 
 const Source = createContext<DataSource | null>(null);
 export const SourceProvider = Source.Provider;
@@ -198,14 +199,6 @@ export function useDeleteRuns() {
 
 function setRuns(queries: QueryClient, change: (runs: RunSummary[]) => RunSummary[]): void {
   queries.setQueryData<RunSummary[]>(RUNS, (runs) => change(runs ?? []));
-}
-
-/** The list of runs after an event. */
-export function afterEvent(runs: readonly RunSummary[], event: ServerEvent): RunSummary[] {
-  if (event.kind === 'runs') return event.runs;
-  if (event.kind === 'removed') return runs.filter((run) => run.name !== event.name);
-  const known = runs.some((run) => run.name === event.run.name);
-  return known ? runs.map((run) => (run.name === event.run.name ? event.run : run)) : [event.run, ...runs];
 }
 
 /** Keep the list of runs, and by their revisions all else, as the server has it; false while it cannot be reached. */
