@@ -1,4 +1,5 @@
 import { type KeyboardEvent, type PointerEvent, type RefObject, useEffect, useRef, useState } from 'react';
+import { rootScale } from '../app/root-scale';
 import type { Point } from './camera';
 import { type BoxId, groupOfBox, isGroup } from './ids';
 import { actionOfKey } from './keyboard';
@@ -54,7 +55,7 @@ export function GraphCanvas(props: Props) {
     const observer = new ResizeObserver(() => {
       const { clientWidth: width, clientHeight: height } = host.current!;
       const map = minimap.current!;
-      created.resize({ width, height }, { width: map.clientWidth, height: map.clientHeight });
+      created.resize({ width, height }, { width: map.clientWidth, height: map.clientHeight }, rootScale());
     });
     observer.observe(host.current!);
     return () => {
@@ -97,7 +98,8 @@ export function GraphCanvas(props: Props) {
       surface.current!.mark({ hovered });
       return;
     }
-    const [dx, dy] = [event.clientX - from.x, event.clientY - from.y];
+    const scale = rootScale();
+    const [dx, dy] = [(event.clientX - from.x) / scale, (event.clientY - from.y) / scale];
     if (!from.moved && Math.abs(dx) + Math.abs(dy) <= DRAG_PIXELS) return;
     drag.current = { x: event.clientX, y: event.clientY, moved: true };
     event.currentTarget.style.cursor = 'grabbing';
@@ -171,5 +173,6 @@ const summary = ({ boxes, portals }: { boxes: number; portals: number }): string
 
 function pointIn(element: Element, event: { clientX: number; clientY: number }): Point {
   const box = element.getBoundingClientRect();
-  return { x: event.clientX - box.x, y: event.clientY - box.y };
+  const scale = rootScale();
+  return { x: (event.clientX - box.x) / scale, y: (event.clientY - box.y) / scale };
 }

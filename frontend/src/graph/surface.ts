@@ -43,6 +43,7 @@ export class GraphSurface {
   private camera: Camera = { x: 0, y: 0, zoom: 1 };
   private view: Size = { width: 0, height: 0 };
   private map: Size = { width: 0, height: 0 };
+  private scale = 1;
   private open: Set<number>;
   private frame = 0;
   private animation = 0;
@@ -166,10 +167,12 @@ export class GraphSurface {
     this.moveTo(opening(this.world, this.view));
   }
 
-  resize(view: Size, map: Size): void {
+  /** Take the sizes of both canvases on the page; all that is drawn is `scale` times as large as on a usual screen. */
+  resize(view: Size, map: Size, scale: number): void {
     const ratio = window.devicePixelRatio || 1;
-    this.view = view;
-    this.map = map;
+    this.scale = scale;
+    this.view = { width: view.width / scale, height: view.height / scale };
+    this.map = { width: map.width / scale, height: map.height / scale };
     this.canvas.width = Math.round(view.width * ratio);
     this.canvas.height = Math.round(view.height * ratio);
     this.minimap.width = Math.round(map.width * ratio);
@@ -243,10 +246,10 @@ export class GraphSurface {
     const { x, y, zoom } = this.camera;
     const { left, top } = this.canvas.getBoundingClientRect();
     return {
-      x: left + (box.x - x) * zoom,
-      y: top + (box.y - y) * zoom,
-      width: box.width * zoom,
-      height: box.height * zoom,
+      x: left + (box.x - x) * zoom * this.scale,
+      y: top + (box.y - y) * zoom * this.scale,
+      width: box.width * zoom * this.scale,
+      height: box.height * zoom * this.scale,
     };
   }
 
@@ -267,7 +270,7 @@ export class GraphSurface {
       scene: this.scene,
       camera: this.camera,
       view: this.view,
-      pixelRatio: window.devicePixelRatio || 1,
+      pixelRatio: (window.devicePixelRatio || 1) * this.scale,
     };
     paint(this.context, picture);
     paintMinimap(this.minimapContext, picture, this.map);

@@ -2,6 +2,7 @@ import { useCallback, useDeferredValue, useEffect, useMemo, useRef, useState } f
 import type { RowTable } from '../api/rows';
 import type { RunSummary, Sensitivities, Side } from '../api/types';
 import { type RunState, useChangeState } from '../app/route';
+import { rem } from '../app/root-scale';
 import { Splitter, useSplit } from '../app/Splitter';
 import { useDark } from '../app/use-dark';
 import { GroupDetails } from '../details/GroupDetails';
@@ -150,7 +151,7 @@ export function GraphWorkbench({ run, model, table, effects: measured, side, sta
         onState={(next) => change(next, 'replace')}
       />
       <div className={classes.panes}>
-        <nav className={classes.pane} style={{ width: outline.size }} aria-label="Outline">
+        <nav className={classes.pane} style={{ width: rem(outline.size) }} aria-label="Outline">
           <Outline
             model={model}
             values={values}
@@ -181,7 +182,7 @@ export function GraphWorkbench({ run, model, table, effects: measured, side, sta
             <Splitter label="Height of the table" direction="horizontal" split={below} sign={-1} />
           )}
           {effects && measured && (
-            <div style={{ height: below.size, flex: '0 0 auto' }}>
+            <div style={{ height: rem(below.size), flex: '0 0 auto' }}>
               <EffectTable
                 effects={effects}
                 noun={nounOf(measured)}
@@ -194,7 +195,7 @@ export function GraphWorkbench({ run, model, table, effects: measured, side, sta
             </div>
           )}
           {comparesTensors && (
-            <div style={{ height: below.size, flex: '0 0 auto' }}>
+            <div style={{ height: rem(below.size), flex: '0 0 auto' }}>
               <OpTable
                 key={columns.length}
                 label={`Ops by ${role}`}
@@ -215,7 +216,7 @@ export function GraphWorkbench({ run, model, table, effects: measured, side, sta
           )}
         </div>
         <Splitter label="Width of the details" direction="vertical" split={details} sign={-1} />
-        <aside className={classes.pane} style={{ width: details.size }} aria-label="Details" tabIndex={0}>
+        <aside className={classes.pane} style={{ width: rem(details.size) }} aria-label="Details" tabIndex={0}>
           {effects && selectedEffect !== null && <EffectFacts effect={effects[selectedEffect]} metric={metric} />}
           {selected !== null && !isGroup(selected) ? (
             <OpDetails
