@@ -1,3 +1,4 @@
+import { ScaleBar } from '../colour/ScaleBar';
 import type { Metric } from '../metrics/metrics';
 import { valueText } from '../metrics/metrics';
 import classes from './Legend.module.css';
@@ -10,13 +11,7 @@ export function Legend({ metric, values, palette }: { metric: Metric; values: Gr
   return (
     <div className={classes.legend} data-testid="legend">
       <strong>{metric.title}</strong>
-      <span>{valueText(metric, worst)}</span>
-      <span
-        className={classes.bar}
-        style={{ background: `linear-gradient(90deg, ${palette.ramp.join()})` }}
-        aria-hidden="true"
-      />
-      <span>{valueText(metric, best)}</span>
+      <ScaleBar ramp={palette.ramp} worst={valueText(metric, worst)} best={valueText(metric, best)} />
       <span className={classes.hollow} aria-hidden="true" />
       <span>no value</span>
     </div>

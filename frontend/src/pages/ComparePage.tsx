@@ -60,7 +60,7 @@ function Compared({ comparison }: { comparison: Comparison }) {
       <div className={classes.runs}>
         <RunCard letter="A" run={a} />
         <RunCard letter="B" run={b} />
-        <Tally gains={gains} />
+        {gains.length > 0 && <Tally gains={gains} />}
         <Button variant="default" size="xs" onClick={() => go({ page: 'compare', a: b.name, b: a.name })}>
           Swap
         </Button>
@@ -107,13 +107,19 @@ function Compared({ comparison }: { comparison: Comparison }) {
               onSort={setSort}
               selected={selected}
               onSelect={setSelected}
-              empty="No row passes the filter."
+              empty={
+                comparison.op.length
+                  ? 'No row passes the filter.'
+                  : 'Neither run compared tensors: both measured something else.'
+              }
             />
           </div>
         </div>
-        <div className={classes.picture}>
-          <Picture comparison={comparison} metricId={metricId} selected={selected} onPick={setSelected} />
-        </div>
+        {comparison.op.length > 0 && (
+          <div className={classes.picture}>
+            <Picture comparison={comparison} metricId={metricId} selected={selected} onPick={setSelected} />
+          </div>
+        )}
       </div>
     </div>
   );

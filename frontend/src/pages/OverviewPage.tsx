@@ -152,8 +152,8 @@ function Breaks({ run }: { run: RunDocument }) {
             <li key={source.row}>
               <a href={link(source.op)}>{source.op}</a>
               <span>
-                inputs at {decibelText(toNumber(source.inputs_db))} dB, output at{' '}
-                <strong>{decibelText(toNumber(source.sqnr_db))} dB</strong>
+                signal to noise {decibelText(toNumber(source.inputs_db))} dB before it,{' '}
+                <strong>{decibelText(toNumber(source.sqnr_db))} dB</strong> behind it
               </span>
             </li>
           ))}
@@ -238,7 +238,7 @@ function Depth({ run, table, model }: { run: string; table: RowTable; model: Gra
   return (
     <section className={classes.depth} aria-label="Depth map">
       <DepthMap
-        title="SQNR along the depth of the model"
+        title="Signal to noise (SQNR) through the model"
         model={model}
         values={values}
         fileName={`${run}-depth`}
@@ -251,7 +251,7 @@ function Depth({ run, table, model }: { run: string; table: RowTable; model: Gra
 function Stages({ run }: { run: RunDocument }) {
   const longest = Math.max(...run.stages.map(({ seconds }) => seconds), 0.001);
   return (
-    <Card title="Stages" testId="stages">
+    <Card title="Time taken" testId="stages">
       <table className={classes.table}>
         <tbody>
           {run.stages.map(({ name, done, total, finished, seconds }) => (
@@ -286,6 +286,25 @@ function Notes({ run }: { run: RunDocument }) {
   );
 }
 
+const SAMPLES: Readonly<Record<string, string>> = {
+  description: 'Samples',
+  calibration: 'to calibrate',
+  evaluation: 'to compare',
+};
+
+const TRACES: Readonly<Record<RunDocument['trace'], string>> = {
+  deployed: 'the kernels that really run',
+  simulated: 'quantization simulated in float',
+  both: 'the kernels that really run, and quantization simulated in float',
+};
+
+/** Which of the quantized models was looked at, and what looking did to it. */
+function traceText(trace: RunDocument['trace'], changed: number): string {
+  if (Number.isNaN(changed)) return TRACES[trace];
+  const effect = changed === 0 ? 'left its outputs as they are' : `changed its outputs by up to ${numberText(changed)}`;
+  return `${TRACES[trace]}; measuring ${effect}`;
+}
+
 function Origin({ run }: { run: RunDocument }) {
   const { reference, quantized, samples, environment, trace } = run;
   const model = ({ path, bytes }: RunDocument['reference']) =>
@@ -296,7 +315,7 @@ function Origin({ run }: { run: RunDocument }) {
     ) : (
       'not kept'
     );
-  const changed = toNumber(run.measuring_changed);
+  const diagnosis = run.summary.kind === 'diagnose';
   return (
     <Card
       title="Where the figures come from"
@@ -306,10 +325,10 @@ function Origin({ run }: { run: RunDocument }) {
       <Facts
         facts={[
           ['Reference', model(reference)],
-          ['Quantized', model(quantized)],
+          ...(diagnosis ? [['Quantized', model(quantized)] as const] : []),
           ['Mode', run.summary.mode],
-          ['Trace', Number.isNaN(changed) ? trace : `${trace}; measuring changed outputs by ${numberText(changed)}`],
-          ...Object.entries(samples).map(([name, value]) => [`Samples: ${name}`, String(value)] as const),
+          ...(diagnosis ? [['Measured on', traceText(trace, toNumber(run.measuring_changed))] as const] : []),
+          ...Object.entries(samples).map(([name, value]) => [SAMPLES[name] ?? name, String(value)] as const),
         ]}
       />
       <details className={classes.more}>

@@ -168,6 +168,14 @@ function RunCell({ run, column, row }: { run: RunSummary; column: Column; row: n
       </>
     );
   }
+  if (column.id === 'quantized' && run.accuracy) {
+    return (
+      <>
+        {column.text(row)}
+        <div className={classes.metric}>{run.accuracy.metric}</div>
+      </>
+    );
+  }
   if (column.id !== 'name') return column.text(row);
   return (
     <>

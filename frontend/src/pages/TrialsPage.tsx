@@ -73,7 +73,7 @@ function columnsOf({ trials }: Trials): Column[] {
     },
     {
       id: 'share',
-      title: 'Quantized share',
+      title: 'Quantized ops',
       width: 150,
       number: (row) => trials[row].quantized_share,
       text: (row) => percentText(trials[row].quantized_share),
@@ -141,21 +141,21 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
   return (
     <>
       <Cards>
-        <Card title="Accuracy against quantized share" testId="pareto-card">
+        <section className={classes.picture} aria-label="Accuracy against the share of ops that stay quantized">
           <Scatter
             title={verdict(search, run.status === 'running')}
             description="Trials that no other beats in both are filled and joined."
             fileName={`${run.name}-trials`}
             testId="pareto"
             height={330}
-            xTitle="quantized share"
+            xTitle="share of ops that stay quantized"
             yTitle={metric}
             dots={dots}
             selected={selected}
             level={level}
             onPick={setPicked}
           />
-        </Card>
+        </section>
         {trials[selected] && <Chosen search={search} index={selected} run={run.name} />}
       </Cards>
       <div className={classes.table}>
