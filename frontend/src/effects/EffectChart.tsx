@@ -18,6 +18,7 @@ const CAP = 4;
 interface Props {
   title: string;
   effects: readonly Effect[];
+  /** What the damage is measured as; "" while that is not known. */
   damageName: string;
   fileName: string;
   selected: number | null;
@@ -69,7 +70,7 @@ export function EffectChart({ title, effects, damageName, fileName, selected, on
         pen.text(numberText(value), { x: place(x, value), y: plot.y - 13 }, { colour: colours.soft, align: 'center' });
       }
       pen.text(
-        `damage alone: ${damageName}`,
+        ['damage alone', damageName].filter(Boolean).join(': '),
         { x: plot.x + plot.width, y: 9 },
         { colour: colours.soft, align: 'right', bold: true },
       );

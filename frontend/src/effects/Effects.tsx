@@ -50,9 +50,9 @@ export function Effects({ run, found }: { run: string; found: Sensitivities }) {
       <div className={classes.panes}>
         <section className={classes.picture} aria-label="Picture of the damage">
           <EffectChart
-            title={`Damage of each ${noun} alone, with its 95 % interval`}
+            title={`Damage of each ${noun} alone${found.finished ? ', with its 95 % interval' : ', so far'}`}
             effects={effects.slice(0, DRAWN)}
-            damageName={found.damage_name}
+            damageName={found.finished ? found.damage_name : ''}
             fileName={`${run}-effects`}
             selected={selected}
             onPick={open}

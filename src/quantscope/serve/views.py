@@ -340,6 +340,7 @@ def trials(run: RunFile) -> dict[str, Any]:
     tried = search.trials if search is not None else ()
     front = {id(trial) for trial in search.pareto} if search is not None else set()
     finished = run.about("search")
+    effects = _effects(run)
     return {
         "max_drop": tuning["max_drop"],
         "relative": tuning["relative"],
@@ -360,7 +361,7 @@ def trials(run: RunFile) -> dict[str, Any]:
             for number, trial in enumerate(tried)
         ],
         "ranking": list(run.about("ranking") or ()),
-        "sensitivities": _effects(run),
+        "sensitivities": effects if effects["rows"] else None,
         "output": run.about("output"),
     }
 
@@ -371,13 +372,11 @@ def sensitivity(run: RunFile) -> dict[str, Any]:
         raise MissingError(
             f"{_path(run).name} measured no op's effect", next_step="measure it with: quantscope sensitivity"
         )
-    nothing = {"by": (run.about("asked") or {}).get("by", "op"), "finished": False, "most_ops": 0, "rows": [],
-               "damage_name": "damage", "damage": math.nan, "samples": 0, "others": [], "agreement": {}}  # fmt: skip
-    return _effects(run) or nothing
+    return _effects(run)
 
 
-def _effects(run: RunFile) -> dict[str, Any] | None:
-    """The ops by what each does to the output; None before any is measured."""
+def _effects(run: RunFile) -> dict[str, Any]:
+    """The ops by what each does to the output, as far as that is measured."""
     asked = run.about("asked") or run.about("tuning") or {}
     facts = {"by": asked.get("by", "op"), "most_ops": asked.get("most_ops", 0)}
     found = run.about("sensitivities")
@@ -385,8 +384,6 @@ def _effects(run: RunFile) -> dict[str, Any] | None:
         whole = {key: found[key] for key in ("damage_name", "damage", "samples", "others", "agreement")}
         return {**facts, **whole, "finished": True, "rows": found["ops"]}
     measured: Mapping[str, Any] = run.about("measured") or {}
-    if not measured:
-        return None
     drawn = _picture(run, "reference")
     ops = {op.name: op for op in drawn.graph.ops} if drawn is not None else {}
     rows = [
@@ -401,7 +398,7 @@ def _effects(run: RunFile) -> dict[str, Any] | None:
         for name, values in measured.items()
     ]  # fmt: skip
     rows.sort(key=lambda row: -row["alone"])
-    samples = max(len(values["alone"]) for values in measured.values())
+    samples = max((len(values["alone"]) for values in measured.values()), default=0)
     return {**facts, "finished": False, "rows": rows, "damage_name": "damage", "damage": math.nan,
             "samples": samples, "others": [], "agreement": {}}  # fmt: skip
 
