@@ -179,3 +179,12 @@ def test_a_killed_run_looks_killed_and_says_why(site: Site) -> None:
         expect(line(page, "doomed")).to_contain_text(reason)
         page.get_by_role("link", name="doomed").click()
         expect(page.get_by_role("alert")).to_contain_text(reason)
+
+
+def test_the_docs_name_tests_that_exist() -> None:
+    here = Path(__file__).parent
+    tests = set(re.findall(r"^def test_(\w+)", "".join(p.read_text() for p in here.glob("test_web*.py")), re.M))
+    features = (here.parent / "docs" / "web.md").read_text().partition("## What Neural Insights")[2]
+    named = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+){3,})`", features))
+    assert len(named) > 20
+    assert named <= tests

@@ -275,8 +275,10 @@ def test_an_op_tells_all_about_itself(site: Site) -> None:
         sqnr = site.answer(f"runs/coarse/rows/{row}")["row"]["sqnr_db"]
         expect(details.get_by_test_id("figure-sqnr_db")).to_have_text(f"{sqnr:.1f} dB".replace("-", "−"))
         expect(details.get_by_test_id("budget")).to_be_visible()
+        page.get_by_test_id("ops-row").filter(has_text="/stem/conv/Conv").click()
+        expect(details).to_contain_text("PatternConv + Relu")
         # Inputs and outputs lead to the neighbours.
-        details.get_by_role("button", name="r1").click()
+        details.get_by_role("button", name="c1").click()
         expect(details.get_by_role("heading").first).to_have_text("/stem/relu/Relu")
 
 
