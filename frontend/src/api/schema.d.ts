@@ -4,2623 +4,2619 @@
  */
 
 export interface paths {
-  '/api/about': {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    "/api/about": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * About
+         * @description The server's version and its folder.
+         */
+        get: operations["about"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
     };
-    /**
-     * About
-     * @description The server's version and its folder.
-     */
-    get: operations['about'];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
-  '/api/runs': {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    "/api/runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Run List
+         * @description All runs, the newest first; a damaged file is there with its reason.
+         */
+        get: operations["run_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
     };
-    /**
-     * Run List
-     * @description All runs, the newest first; a damaged file is there with its reason.
-     */
-    get: operations['run_list'];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
-  '/api/runs/{name}': {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    "/api/runs/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Run
+         * @description All about a run but its tables.
+         */
+        get: operations["run"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete Run
+         * @description Delete the run file. Models that the run wrote stay.
+         */
+        delete: operations["delete_run"];
+        options?: never;
+        head?: never;
+        /**
+         * Change Run
+         * @description Rename a run, or tag it.
+         */
+        patch: operations["change_run"];
+        trace?: never;
     };
-    /**
-     * Run
-     * @description All about a run but its tables.
-     */
-    get: operations['run'];
-    put?: never;
-    post?: never;
-    /**
-     * Delete Run
-     * @description Delete the run file. Models that the run wrote stay.
-     */
-    delete: operations['delete_run'];
-    options?: never;
-    head?: never;
-    /**
-     * Change Run
-     * @description Rename a run, or tag it.
-     */
-    patch: operations['change_run'];
-    trace?: never;
-  };
-  '/api/runs/{name}/graphs/{side}': {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    "/api/runs/{name}/graphs/{side}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Graph
+         * @description A model's graph in columns, with groups.
+         */
+        get: operations["graph"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
     };
-    /**
-     * Graph
-     * @description A model's graph in columns, with groups.
-     */
-    get: operations['graph'];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
-  '/api/runs/{name}/graphs/{side}/nodes/{index}': {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    "/api/runs/{name}/graphs/{side}/nodes/{index}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Node
+         * @description All that is known of one op.
+         */
+        get: operations["node"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
     };
-    /**
-     * Node
-     * @description All that is known of one op.
-     */
-    get: operations['node'];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
-  '/api/runs/{name}/rows': {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    "/api/runs/{name}/rows": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Rows
+         * @description All compared tensors so far, in columns.
+         */
+        get: operations["rows"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
     };
-    /**
-     * Rows
-     * @description All compared tensors so far, in columns.
-     */
-    get: operations['rows'];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
-  '/api/runs/{name}/rows/{index}': {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    "/api/runs/{name}/rows/{index}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Row
+         * @description One tensor with its histogram, its channels and its error budget.
+         */
+        get: operations["row"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
     };
-    /**
-     * Row
-     * @description One tensor with its histogram, its channels and its error budget.
-     */
-    get: operations['row'];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
-  '/api/runs/{name}/suggestions': {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    "/api/runs/{name}/suggestions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Suggestions
+         * @description What to change in the recipe, best first.
+         */
+        get: operations["suggestions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
     };
-    /**
-     * Suggestions
-     * @description What to change in the recipe, best first.
-     */
-    get: operations['suggestions'];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
-  '/api/runs/{name}/trials': {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    "/api/runs/{name}/trials": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Trials
+         * @description What a search tried; 404 for a diagnosis.
+         */
+        get: operations["trials"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
     };
-    /**
-     * Trials
-     * @description What a search tried; 404 for a diagnosis.
-     */
-    get: operations['trials'];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
-  '/api/runs/{name}/sensitivity': {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    "/api/runs/{name}/sensitivity": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Sensitivity
+         * @description What each op does to the model's output, as far as it is measured; 404 for other kinds of run.
+         */
+        get: operations["sensitivity"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
     };
-    /**
-     * Sensitivity
-     * @description What each op does to the model's output, as far as it is measured; 404 for other kinds of run.
-     */
-    get: operations['sensitivity'];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
-  '/api/compare': {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    "/api/compare": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Compare
+         * @description Two runs side by side.
+         */
+        get: operations["compare"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
     };
-    /**
-     * Compare
-     * @description Two runs side by side.
-     */
-    get: operations['compare'];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
-  '/api/events': {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    "/api/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Events
+         * @description What changes in the workspace, as it happens: first all runs, then each that appears, changes or goes.
+         */
+        get: operations["events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
     };
-    /**
-     * Events
-     * @description What changes in the workspace, as it happens: first all runs, then each that appears, changes or goes.
-     */
-    get: operations['events'];
-    put?: never;
-    post?: never;
-    delete?: never;
-    options?: never;
-    head?: never;
-    patch?: never;
-    trace?: never;
-  };
 }
 export type webhooks = Record<string, never>;
 export interface components {
-  schemas: {
-    /**
-     * About
-     * @description The server, or the offline page: `live` is false there and nothing can be changed.
-     */
-    About: {
-      /** Version */
-      version: string;
-      /** Workspace */
-      workspace: string;
-      /** Live */
-      live: boolean;
+    schemas: {
+        /**
+         * About
+         * @description The server, or the offline page: `live` is false there and nothing can be changed.
+         */
+        About: {
+            /** Version */
+            version: string;
+            /** Workspace */
+            workspace: string;
+            /** Live */
+            live: boolean;
+        };
+        /**
+         * Accuracy
+         * @description One metric of both models over the same samples; `low` and `high` are the difference's 95 % interval.
+         *
+         *     `ratio` is quantized over reference. For the metric "mse" less is better. `samples` is null, and the interval with
+         *     it, where one figure for each model is all that is known.
+         */
+        Accuracy: {
+            /** Metric */
+            metric: string;
+            /** Samples */
+            samples: number | null;
+            /** Reference */
+            reference: number | ("Infinity" | "-Infinity") | null;
+            /** Quantized */
+            quantized: number | ("Infinity" | "-Infinity") | null;
+            /** Difference */
+            difference: number | ("Infinity" | "-Infinity") | null;
+            /** Ratio */
+            ratio: number | ("Infinity" | "-Infinity") | null;
+            /** Low */
+            low: number | ("Infinity" | "-Infinity") | null;
+            /** High */
+            high: number | ("Infinity" | "-Infinity") | null;
+        };
+        /**
+         * Budget
+         * @description The mean squared error in six parts that sum to it, each with what it would cost alone (`energies`).
+         */
+        Budget: {
+            /** Count */
+            count: number;
+            /** Left Out */
+            left_out: number;
+            /** Mse */
+            mse: number | ("Infinity" | "-Infinity") | null;
+            /** Shares */
+            shares: {
+                [key: string]: number | ("Infinity" | "-Infinity") | null;
+            };
+            /** Energies */
+            energies: {
+                [key: string]: number | ("Infinity" | "-Infinity") | null;
+            };
+            /** Isolated Mse */
+            isolated_mse: number | ("Infinity" | "-Infinity") | null;
+            /** Isolated Sqnr Db */
+            isolated_sqnr_db: number | ("Infinity" | "-Infinity") | null;
+        };
+        /**
+         * Channels
+         * @description Figures per channel along `axis`; histograms of both models, shape (channels, bins), share their edges.
+         *
+         *     Counts are null only in an offline page that leaves them out to be smaller.
+         */
+        Channels: {
+            /** Axis */
+            axis: number;
+            /** Minimum */
+            minimum: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Maximum */
+            maximum: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Mean */
+            mean: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Std */
+            std: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Minimum */
+            quantized_minimum: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Maximum */
+            quantized_maximum: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Mean */
+            quantized_mean: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Std */
+            quantized_std: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Mse */
+            mse: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Sqnr Db */
+            sqnr_db: (number | ("Infinity" | "-Infinity") | null)[];
+            /** First */
+            first: number;
+            /** Width */
+            width: number;
+            reference_counts: components["schemas"]["Counts"] | null;
+            quantized_counts: components["schemas"]["Counts"] | null;
+        };
+        /**
+         * Comparison
+         * @description Two runs row by row, matched by op, role and tensor, else by op and role in their order.
+         */
+        Comparison: {
+            a: components["schemas"]["RunSummary"];
+            b: components["schemas"]["RunSummary"];
+            /** Op */
+            op: string[];
+            /** Op Type */
+            op_type: string[];
+            /** Role */
+            role: ("activation" | "weight" | "bias")[];
+            /** Tensor */
+            tensor: string[];
+            in_a: components["schemas"]["SideColumns"];
+            in_b: components["schemas"]["SideColumns"];
+            difference: components["schemas"]["DifferenceColumns"];
+        };
+        /**
+         * Counts
+         * @description Whole numbers, row after row, little-endian in `bytes_per_number` bytes each, deflated (zlib), in base64.
+         */
+        Counts: {
+            /** Shape */
+            shape: number[];
+            /**
+             * Bytes Per Number
+             * @enum {integer}
+             */
+            bytes_per_number: 1 | 2 | 4 | 8;
+            /** Data */
+            data: string;
+        };
+        /**
+         * DifferenceColumns
+         * @description The value of b minus that of a.
+         */
+        DifferenceColumns: {
+            /** Sqnr Db */
+            sqnr_db: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Mse */
+            mse: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Cosine */
+            cosine: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Rmse Over Scale */
+            rmse_over_scale: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Isolated Sqnr Db */
+            isolated_sqnr_db: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Local Sqnr Db */
+            local_sqnr_db: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Clipped Fraction */
+            clipped_fraction: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Effective Bits */
+            effective_bits: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Levels Used */
+            levels_used: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Min */
+            reference_min: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Max */
+            reference_max: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Min */
+            quantized_min: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Max */
+            quantized_max: (number | ("Infinity" | "-Infinity") | null)[];
+        };
+        /**
+         * Edges
+         * @description Which node's output another one reads; each triple is there once.
+         */
+        Edges: {
+            /** Src */
+            src: number[];
+            /** Dst */
+            dst: number[];
+            /** Tensor */
+            tensor: string[];
+        };
+        /**
+         * Encoding
+         * @description How a tensor of the op is quantized; `scale` and `zero_point` only where one pair serves the whole tensor.
+         */
+        Encoding: {
+            /** Row */
+            row: number;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "activation" | "weight" | "bias";
+            /** Tensor */
+            tensor: string;
+            /** Dtype */
+            dtype: string;
+            /** Granularity */
+            granularity: string;
+            /** Scale */
+            scale: number | ("Infinity" | "-Infinity") | null;
+            /** Zero Point */
+            zero_point: number | null;
+        };
+        /**
+         * FailureSource
+         * @description An op whose output is broken while its inputs, the worst with `inputs_db`, were not.
+         */
+        FailureSource: {
+            /** Op */
+            op: string;
+            /** Row */
+            row: number;
+            /** Inputs Db */
+            inputs_db: number | ("Infinity" | "-Infinity") | null;
+            /** Sqnr Db */
+            sqnr_db: number | ("Infinity" | "-Infinity") | null;
+        };
+        /**
+         * Graph
+         * @description A model's graph in columns; constants are no nodes. `grouping` says where the groups come from.
+         */
+        Graph: {
+            /**
+             * Grouping
+             * @enum {string}
+             */
+            grouping: "scopes" | "weights" | "cuts" | "none";
+            /** Ops */
+            ops: string[];
+            nodes: components["schemas"]["Nodes"];
+            groups: components["schemas"]["Groups"];
+            edges: components["schemas"]["Edges"];
+            /** Inputs */
+            inputs: components["schemas"]["Port"][];
+            /** Outputs */
+            outputs: components["schemas"]["Port"][];
+        };
+        /**
+         * Groups
+         * @description Scopes; `parent` is an index into the groups, −1 at the top. Parents precede children.
+         */
+        Groups: {
+            /** Name */
+            name: string[];
+            /** Parent */
+            parent: number[];
+        };
+        /**
+         * Histogram
+         * @description How often values fall between edges `first + i · width`; one count less than edges.
+         */
+        Histogram: {
+            /** First */
+            first: number;
+            /** Width */
+            width: number;
+            /** Reference */
+            reference: number[];
+            /** Quantized */
+            quantized: number[];
+        };
+        /**
+         * ModelFile
+         * @description A model's file as it was when the run began; `ops` counts the nodes of its graph, None if the run has none.
+         */
+        ModelFile: {
+            /** Path */
+            path: string | null;
+            /** Bytes */
+            bytes: number | null;
+            /** Ops */
+            ops: number | null;
+        };
+        /**
+         * Node
+         * @description All that is known of one op; `rows` are those of its outputs, weights and biases.
+         */
+        Node: {
+            /** Index */
+            index: number;
+            /** Name */
+            name: string;
+            /** Op */
+            op: string;
+            /** Scope */
+            scope: string;
+            /** Attributes */
+            attributes: {
+                [key: string]: unknown;
+            };
+            /** Inputs */
+            inputs: components["schemas"]["Operand"][];
+            /** Outputs */
+            outputs: components["schemas"]["Operand"][];
+            /** Encodings */
+            encodings: components["schemas"]["Encoding"][];
+            /** Rows */
+            rows: number[];
+            /** Skipped */
+            skipped: string;
+        };
+        /**
+         * Nodes
+         * @description Ops in execution order; `op` is an index into the graph's `ops`, `group` into its groups, −1 at the top.
+         *
+         *     `row` is the row of the op's first output, −1 where it was not compared.
+         */
+        Nodes: {
+            /** Name */
+            name: string[];
+            /** Label */
+            label: string[];
+            /** Op */
+            op: number[];
+            /** Group */
+            group: number[];
+            /** Row */
+            row: number[];
+        };
+        /**
+         * OpTypeCount
+         * @description How many ops of a type compute on codes, and how many in float.
+         */
+        OpTypeCount: {
+            /** Op Type */
+            op_type: string;
+            /** Total */
+            total: number;
+            /** Quantized */
+            quantized: number;
+            /** In Float */
+            in_float: number;
+        };
+        /**
+         * Operand
+         * @description A tensor that an op reads or writes; `nodes` are those at its other end.
+         */
+        Operand: {
+            /** Tensor */
+            tensor: string;
+            /** Dtype */
+            dtype: string;
+            /** Shape */
+            shape: (number | string | null)[] | null;
+            /** Constant */
+            constant: boolean;
+            /** Nodes */
+            nodes: number[];
+        };
+        /**
+         * Port
+         * @description A tensor that enters or leaves the model, and the nodes that read it or the one that computes it.
+         */
+        Port: {
+            /** Tensor */
+            tensor: string;
+            /** Dtype */
+            dtype: string;
+            /** Shape */
+            shape: (number | string | null)[] | null;
+            /** Nodes */
+            nodes: number[];
+        };
+        /**
+         * Problem
+         * @description What failed, what is accepted instead, and what to do now.
+         */
+        Problem: {
+            /** Message */
+            message: string;
+            /**
+             * Accepted
+             * @default
+             */
+            accepted: string;
+            /**
+             * Next Step
+             * @default
+             */
+            next_step: string;
+        };
+        /**
+         * Progress
+         * @description Where a run is now; `rate` is samples or ops per second.
+         */
+        Progress: {
+            /** Stage */
+            stage: string;
+            /** Done */
+            done: number;
+            /** Total */
+            total: number | null;
+            /** Rate */
+            rate: number | null;
+            /** Seconds Left */
+            seconds_left: number | null;
+        };
+        /**
+         * RemovedEvent
+         * @description A run is gone, or has another name now.
+         */
+        RemovedEvent: {
+            /**
+             * Kind
+             * @constant
+             */
+            kind: "removed";
+            /** Name */
+            name: string;
+        };
+        /**
+         * Row
+         * @description A compared tensor; `node` and `quantized_node` are its op in the two graphs, −1 where it is in none.
+         */
+        Row: {
+            /** Index */
+            index: number;
+            /** Node */
+            node: number;
+            /** Quantized Node */
+            quantized_node: number;
+            /** Op */
+            op: string;
+            /** Op Type */
+            op_type: string;
+            /** Scope */
+            scope: string;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "activation" | "weight" | "bias";
+            /** Tensor */
+            tensor: string;
+            /** Quantized Tensor */
+            quantized_tensor: string;
+            /** Absorbed */
+            absorbed: string;
+            /** Dtype */
+            dtype: string;
+            /** Granularity */
+            granularity: string;
+            /** Scale */
+            scale: number | ("Infinity" | "-Infinity") | null;
+            /** Zero Point */
+            zero_point: number | null;
+            /** Mse */
+            mse: number | ("Infinity" | "-Infinity") | null;
+            /** Sqnr Db */
+            sqnr_db: number | ("Infinity" | "-Infinity") | null;
+            /** Cosine */
+            cosine: number | ("Infinity" | "-Infinity") | null;
+            /** Rmse Over Scale */
+            rmse_over_scale: number | ("Infinity" | "-Infinity") | null;
+            /** Local Mse */
+            local_mse: number | ("Infinity" | "-Infinity") | null;
+            /** Local Sqnr Db */
+            local_sqnr_db: number | ("Infinity" | "-Infinity") | null;
+            /** Clipped Fraction */
+            clipped_fraction: number | ("Infinity" | "-Infinity") | null;
+            /** Levels Used */
+            levels_used: number | null;
+            /** Effective Bits */
+            effective_bits: number | ("Infinity" | "-Infinity") | null;
+            /** First Non Finite Sample */
+            first_non_finite_sample: number | null;
+            /** Simulated Sqnr Db */
+            simulated_sqnr_db: number | ("Infinity" | "-Infinity") | null;
+            /** Kernels Sqnr Db */
+            kernels_sqnr_db: number | ("Infinity" | "-Infinity") | null;
+            /** Isolated Mse */
+            isolated_mse: number | ("Infinity" | "-Infinity") | null;
+            /** Isolated Sqnr Db */
+            isolated_sqnr_db: number | ("Infinity" | "-Infinity") | null;
+            /** Output Error Share */
+            output_error_share: number | ("Infinity" | "-Infinity") | null;
+            /** Reference Count */
+            reference_count: number;
+            /** Reference Nan Count */
+            reference_nan_count: number;
+            /** Reference Infinity Count */
+            reference_infinity_count: number;
+            /** Reference Min */
+            reference_min: number | ("Infinity" | "-Infinity") | null;
+            /** Reference Max */
+            reference_max: number | ("Infinity" | "-Infinity") | null;
+            /** Reference Mean */
+            reference_mean: number | ("Infinity" | "-Infinity") | null;
+            /** Reference Std */
+            reference_std: number | ("Infinity" | "-Infinity") | null;
+            /** Reference Variance */
+            reference_variance: number | ("Infinity" | "-Infinity") | null;
+            /** Reference Kurtosis */
+            reference_kurtosis: number | ("Infinity" | "-Infinity") | null;
+            /** Reference Outlier Ratio */
+            reference_outlier_ratio: number | ("Infinity" | "-Infinity") | null;
+            /** Quantized Count */
+            quantized_count: number;
+            /** Quantized Nan Count */
+            quantized_nan_count: number;
+            /** Quantized Infinity Count */
+            quantized_infinity_count: number;
+            /** Quantized Min */
+            quantized_min: number | ("Infinity" | "-Infinity") | null;
+            /** Quantized Max */
+            quantized_max: number | ("Infinity" | "-Infinity") | null;
+            /** Quantized Mean */
+            quantized_mean: number | ("Infinity" | "-Infinity") | null;
+            /** Quantized Std */
+            quantized_std: number | ("Infinity" | "-Infinity") | null;
+            /** Quantized Variance */
+            quantized_variance: number | ("Infinity" | "-Infinity") | null;
+            /** Quantized Kurtosis */
+            quantized_kurtosis: number | ("Infinity" | "-Infinity") | null;
+            /** Quantized Outlier Ratio */
+            quantized_outlier_ratio: number | ("Infinity" | "-Infinity") | null;
+            /** Budget Inherited */
+            budget_inherited: number | ("Infinity" | "-Infinity") | null;
+            /** Budget Weight */
+            budget_weight: number | ("Infinity" | "-Infinity") | null;
+            /** Budget Bias */
+            budget_bias: number | ("Infinity" | "-Infinity") | null;
+            /** Budget Clipping */
+            budget_clipping: number | ("Infinity" | "-Infinity") | null;
+            /** Budget Rounding */
+            budget_rounding: number | ("Infinity" | "-Infinity") | null;
+            /** Budget Residual */
+            budget_residual: number | ("Infinity" | "-Infinity") | null;
+            /** Remark */
+            remark: string;
+        };
+        /**
+         * RowDetails
+         * @description One tensor in full.
+         *
+         *     `range` is what its codes can represent, if one scale serves it: what lies beyond is clipped.
+         */
+        RowDetails: {
+            row: components["schemas"]["Row"];
+            /** Range */
+            range: number[] | null;
+            histogram: components["schemas"]["Histogram"] | null;
+            channels: components["schemas"]["Channels"] | null;
+            budget: components["schemas"]["Budget"] | null;
+        };
+        /**
+         * Rows
+         * @description All compared tensors in execution order, activations before weights, a list per column of `Row`.
+         */
+        Rows: {
+            /** Index */
+            index: number[];
+            /** Node */
+            node: number[];
+            /** Quantized Node */
+            quantized_node: number[];
+            /** Op */
+            op: string[];
+            /** Op Type */
+            op_type: string[];
+            /** Scope */
+            scope: string[];
+            /** Role */
+            role: ("activation" | "weight" | "bias")[];
+            /** Tensor */
+            tensor: string[];
+            /** Quantized Tensor */
+            quantized_tensor: string[];
+            /** Absorbed */
+            absorbed: string[];
+            /** Dtype */
+            dtype: string[];
+            /** Granularity */
+            granularity: string[];
+            /** Scale */
+            scale: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Zero Point */
+            zero_point: (number | null)[];
+            /** Mse */
+            mse: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Sqnr Db */
+            sqnr_db: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Cosine */
+            cosine: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Rmse Over Scale */
+            rmse_over_scale: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Local Mse */
+            local_mse: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Local Sqnr Db */
+            local_sqnr_db: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Clipped Fraction */
+            clipped_fraction: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Levels Used */
+            levels_used: (number | null)[];
+            /** Effective Bits */
+            effective_bits: (number | ("Infinity" | "-Infinity") | null)[];
+            /** First Non Finite Sample */
+            first_non_finite_sample: (number | null)[];
+            /** Simulated Sqnr Db */
+            simulated_sqnr_db: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Kernels Sqnr Db */
+            kernels_sqnr_db: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Isolated Mse */
+            isolated_mse: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Isolated Sqnr Db */
+            isolated_sqnr_db: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Output Error Share */
+            output_error_share: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Count */
+            reference_count: number[];
+            /** Reference Nan Count */
+            reference_nan_count: number[];
+            /** Reference Infinity Count */
+            reference_infinity_count: number[];
+            /** Reference Min */
+            reference_min: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Max */
+            reference_max: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Mean */
+            reference_mean: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Std */
+            reference_std: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Variance */
+            reference_variance: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Kurtosis */
+            reference_kurtosis: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Outlier Ratio */
+            reference_outlier_ratio: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Count */
+            quantized_count: number[];
+            /** Quantized Nan Count */
+            quantized_nan_count: number[];
+            /** Quantized Infinity Count */
+            quantized_infinity_count: number[];
+            /** Quantized Min */
+            quantized_min: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Max */
+            quantized_max: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Mean */
+            quantized_mean: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Std */
+            quantized_std: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Variance */
+            quantized_variance: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Kurtosis */
+            quantized_kurtosis: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Outlier Ratio */
+            quantized_outlier_ratio: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Budget Inherited */
+            budget_inherited: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Budget Weight */
+            budget_weight: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Budget Bias */
+            budget_bias: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Budget Clipping */
+            budget_clipping: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Budget Rounding */
+            budget_rounding: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Budget Residual */
+            budget_residual: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Remark */
+            remark: string[];
+        };
+        /**
+         * RunChange
+         * @description What to change of a run: its name, its tags, or both.
+         */
+        RunChange: {
+            /** Name */
+            name?: string | null;
+            /** Tags */
+            tags?: string[] | null;
+        };
+        /**
+         * RunDocument
+         * @description All about a run but its tables: the document that the command line exports, with what pages need beside it.
+         */
+        RunDocument: {
+            summary: components["schemas"]["RunSummary"];
+            /** Document Version */
+            document_version: number;
+            /** Accuracy */
+            accuracy: components["schemas"]["Accuracy"][];
+            reference: components["schemas"]["ModelFile"];
+            quantized: components["schemas"]["ModelFile"];
+            /** Output */
+            output: string | null;
+            /** Samples */
+            samples: {
+                [key: string]: unknown;
+            };
+            /** Environment */
+            environment: {
+                [key: string]: string;
+            };
+            /** Recipe */
+            recipe: {
+                [key: string]: unknown;
+            } | null;
+            /** Recipe Toml */
+            recipe_toml: string | null;
+            /** Coverage */
+            coverage: number | ("Infinity" | "-Infinity") | null;
+            /** Skipped */
+            skipped: {
+                [key: string]: string;
+            };
+            /**
+             * Trace
+             * @enum {string}
+             */
+            trace: "deployed" | "simulated" | "both";
+            /** Measuring Changed */
+            measuring_changed: number | ("Infinity" | "-Infinity") | null;
+            /** First Not Finite */
+            first_not_finite: string | null;
+            /** Failure Sources */
+            failure_sources: components["schemas"]["FailureSource"][];
+            /** Notes */
+            notes: string[];
+            /** Stages */
+            stages: components["schemas"]["Stage"][];
+            /** Op Types */
+            op_types: components["schemas"]["OpTypeCount"][];
+            /** Command */
+            command: string;
+        };
+        /**
+         * RunEvent
+         * @description A run appeared or changed: its progress, its rows, its status.
+         */
+        RunEvent: {
+            /**
+             * Kind
+             * @constant
+             */
+            kind: "run";
+            run: components["schemas"]["RunSummary"];
+        };
+        /**
+         * RunList
+         * @description All runs of the workspace, the newest first.
+         */
+        RunList: {
+            /** Runs */
+            runs: components["schemas"]["RunSummary"][];
+        };
+        /**
+         * RunSummary
+         * @description A run in the list.
+         *
+         *     `name` is the run file's, without its ending, and the key of every other address. `reason` says why the run failed,
+         *     was killed or cannot be read; "" otherwise. `mode` is the recipe in words. `rows` counts the compared tensors so
+         *     far; `revision` changes whenever anything in the file does, so that what was fetched under another one is old.
+         */
+        RunSummary: {
+            /** Name */
+            name: string;
+            /** Model */
+            model: string;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "diagnose" | "sensitivity" | "tune";
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "running" | "finished" | "failed" | "killed" | "damaged";
+            /** Reason */
+            reason: string;
+            /** Mode */
+            mode: string;
+            accuracy: components["schemas"]["Accuracy"] | null;
+            /** Created */
+            created: string;
+            /** Modified */
+            modified: string;
+            /** Size Bytes */
+            size_bytes: number;
+            /** Reference Bytes */
+            reference_bytes: number | null;
+            /** Quantized Bytes */
+            quantized_bytes: number | null;
+            /** Tags */
+            tags: string[];
+            progress: components["schemas"]["Progress"] | null;
+            /** Rows */
+            rows: number;
+            /** Revision */
+            revision: string;
+        };
+        /**
+         * RunsEvent
+         * @description All runs: the first event of a stream.
+         */
+        RunsEvent: {
+            /**
+             * Kind
+             * @constant
+             */
+            kind: "runs";
+            /** Runs */
+            runs: components["schemas"]["RunSummary"][];
+        };
+        /**
+         * Sensitivities
+         * @description The ops or modules by what each does to the model's output, the one that matters most first.
+         *
+         *     While the measurement goes on, and where it was cut off, `rows` are those that it has got to and `finished` is
+         *     false. `damage` is that of the whole quantized model. `others` were not measured, since they come later by
+         *     estimate. `agreement` is the rank correlation of cheaper columns with the damage alone, on this model.
+         */
+        Sensitivities: {
+            /**
+             * By
+             * @enum {string}
+             */
+            by: "op" | "scope";
+            /** Finished */
+            finished: boolean;
+            /** Most Ops */
+            most_ops: number;
+            /** Rows */
+            rows: components["schemas"]["Sensitivity"][];
+            /** Damage Name */
+            damage_name: string;
+            /** Damage */
+            damage: number | ("Infinity" | "-Infinity") | null;
+            /** Samples */
+            samples: number;
+            /** Others */
+            others: string[];
+            /** Agreement */
+            agreement: {
+                [key: string]: number | ("Infinity" | "-Infinity") | null;
+            };
+        };
+        /**
+         * Sensitivity
+         * @description What one op, or one module with its `ops`, does to the model's output: `report.search` says it in words.
+         *
+         *     `alone` is the damage with it alone quantized, with a 95 % interval; `gain` the damage that goes if it alone is left
+         *     in float. Its place by the damage alone is between `best_rank` and `worst_rank`, 1 being the one that matters most.
+         *     What is not known, or not yet, is null.
+         */
+        Sensitivity: {
+            /** Op */
+            op: string;
+            /** Op Type */
+            op_type: string;
+            /** Scope */
+            scope: string;
+            /** Ops */
+            ops: string[];
+            /** Alone */
+            alone: number | ("Infinity" | "-Infinity") | null;
+            /** Alone Low */
+            alone_low: number | ("Infinity" | "-Infinity") | null;
+            /** Alone High */
+            alone_high: number | ("Infinity" | "-Infinity") | null;
+            /** Gain */
+            gain: number | ("Infinity" | "-Infinity") | null;
+            /** Best Rank */
+            best_rank: number | null;
+            /** Worst Rank */
+            worst_rank: number | null;
+        };
+        /**
+         * SideColumns
+         * @description The columns of one run; where it lacks the row, null, and −1 for its index and node.
+         */
+        SideColumns: {
+            /** Index */
+            index: number[];
+            /** Node */
+            node: number[];
+            /** Sqnr Db */
+            sqnr_db: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Mse */
+            mse: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Cosine */
+            cosine: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Rmse Over Scale */
+            rmse_over_scale: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Isolated Sqnr Db */
+            isolated_sqnr_db: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Local Sqnr Db */
+            local_sqnr_db: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Clipped Fraction */
+            clipped_fraction: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Effective Bits */
+            effective_bits: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Levels Used */
+            levels_used: (number | null)[];
+            /** Reference Min */
+            reference_min: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Max */
+            reference_max: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Min */
+            quantized_min: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Max */
+            quantized_max: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Dtype */
+            dtype: (string | null)[];
+            /** Granularity */
+            granularity: (string | null)[];
+        };
+        /**
+         * Stage
+         * @description A part of the run: how many samples or ops are done of how many, and how long it took; `total` may be unknown.
+         */
+        Stage: {
+            /** Name */
+            name: string;
+            /** Done */
+            done: number;
+            /** Total */
+            total: number | null;
+            /** Finished */
+            finished: boolean;
+            /** Seconds */
+            seconds: number;
+        };
+        /**
+         * Suggestion
+         * @description What to change and why, in the forms that files, commands and other tools take.
+         *
+         *     `share` estimates the part of the error that goes, `cost` the part of the work that leaves 8 bits. `recipe_toml` is
+         *     the whole recipe with the patch, `patch_toml` the patch alone.
+         */
+        Suggestion: {
+            /** Rule */
+            rule: string;
+            /** Title */
+            title: string;
+            /** Ops */
+            ops: string[];
+            /** Rows */
+            rows: number[];
+            /** Evidence */
+            evidence: string[];
+            /** Share */
+            share: number;
+            /** Cost */
+            cost: number;
+            /** Patch Toml */
+            patch_toml: string;
+            /** Recipe Toml */
+            recipe_toml: string;
+            /** Op Name Dict */
+            op_name_dict: {
+                [key: string]: unknown;
+            };
+            /** Nodes To Exclude */
+            nodes_to_exclude: string[];
+            /** Command */
+            command: string;
+            verified: components["schemas"]["Verified"] | null;
+        };
+        /**
+         * Suggestions
+         * @description Suggestions, best first; `nothing` says why there is none. `verify` is the command that tries them.
+         */
+        Suggestions: {
+            /** Suggestions */
+            suggestions: components["schemas"]["Suggestion"][];
+            /** Nothing */
+            nothing: string;
+            /** Verify */
+            verify: string;
+        };
+        /**
+         * Trial
+         * @description One recipe that a search tried.
+         */
+        Trial: {
+            /** Change */
+            change: string;
+            /** Recipe Toml */
+            recipe_toml: string;
+            /** Fallback */
+            fallback: string[];
+            accuracy: components["schemas"]["Accuracy"];
+            /** Quantized Share */
+            quantized_share: number;
+            /** Seconds */
+            seconds: number;
+            /** Best */
+            best: boolean;
+            /** Pareto */
+            pareto: boolean;
+            /** Meets */
+            meets: boolean;
+        };
+        /**
+         * Trials
+         * @description A search: what was allowed, what was tried, and what each op does to the output, where that was measured.
+         */
+        Trials: {
+            /** Max Drop */
+            max_drop: number;
+            /** Relative */
+            relative: boolean;
+            /** Most Trials */
+            most_trials: number;
+            /** Met */
+            met: boolean | null;
+            /** Trials */
+            trials: components["schemas"]["Trial"][];
+            /** Ranking */
+            ranking: string[];
+            sensitivities: components["schemas"]["Sensitivities"] | null;
+            /** Output */
+            output: string | null;
+        };
+        /**
+         * Verified
+         * @description What a suggestion brought when it was tried: the metric before (`reference`) and after (`quantized`).
+         */
+        Verified: {
+            accuracy: components["schemas"]["Accuracy"];
+            /** Float Value */
+            float_value: number | ("Infinity" | "-Infinity") | null;
+            /** Gain */
+            gain: number | ("Infinity" | "-Infinity") | null;
+            /** Certain */
+            certain: boolean;
+            /** Notes */
+            notes: string[];
+        };
     };
-    /**
-     * Accuracy
-     * @description One metric of both models over the same samples; `low` and `high` are the difference's 95 % interval.
-     *
-     *     `ratio` is quantized over reference. For the metric "mse" less is better. `samples` is null, and the interval with
-     *     it, where one figure for each model is all that is known.
-     */
-    Accuracy: {
-      /** Metric */
-      metric: string;
-      /** Samples */
-      samples: number | null;
-      /** Reference */
-      reference: number | ('Infinity' | '-Infinity') | null;
-      /** Quantized */
-      quantized: number | ('Infinity' | '-Infinity') | null;
-      /** Difference */
-      difference: number | ('Infinity' | '-Infinity') | null;
-      /** Ratio */
-      ratio: number | ('Infinity' | '-Infinity') | null;
-      /** Low */
-      low: number | ('Infinity' | '-Infinity') | null;
-      /** High */
-      high: number | ('Infinity' | '-Infinity') | null;
-    };
-    /**
-     * Budget
-     * @description The mean squared error in six parts that sum to it, each with what it would cost alone (`energies`).
-     */
-    Budget: {
-      /** Count */
-      count: number;
-      /** Left Out */
-      left_out: number;
-      /** Mse */
-      mse: number | ('Infinity' | '-Infinity') | null;
-      /** Shares */
-      shares: {
-        [key: string]: number | ('Infinity' | '-Infinity') | null;
-      };
-      /** Energies */
-      energies: {
-        [key: string]: number | ('Infinity' | '-Infinity') | null;
-      };
-      /** Isolated Mse */
-      isolated_mse: number | ('Infinity' | '-Infinity') | null;
-      /** Isolated Sqnr Db */
-      isolated_sqnr_db: number | ('Infinity' | '-Infinity') | null;
-    };
-    /**
-     * Channels
-     * @description Figures per channel along `axis`; histograms of both models, shape (channels, bins), share their edges.
-     *
-     *     Counts are null only in an offline page that leaves them out to be smaller.
-     */
-    Channels: {
-      /** Axis */
-      axis: number;
-      /** Minimum */
-      minimum: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Maximum */
-      maximum: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Mean */
-      mean: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Std */
-      std: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Minimum */
-      quantized_minimum: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Maximum */
-      quantized_maximum: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Mean */
-      quantized_mean: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Std */
-      quantized_std: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Mse */
-      mse: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Sqnr Db */
-      sqnr_db: (number | ('Infinity' | '-Infinity') | null)[];
-      /** First */
-      first: number;
-      /** Width */
-      width: number;
-      reference_counts: components['schemas']['Counts'] | null;
-      quantized_counts: components['schemas']['Counts'] | null;
-    };
-    /**
-     * Comparison
-     * @description Two runs row by row, matched by op, role and tensor, else by op and role in their order.
-     */
-    Comparison: {
-      a: components['schemas']['RunSummary'];
-      b: components['schemas']['RunSummary'];
-      /** Op */
-      op: string[];
-      /** Op Type */
-      op_type: string[];
-      /** Role */
-      role: ('activation' | 'weight' | 'bias')[];
-      /** Tensor */
-      tensor: string[];
-      in_a: components['schemas']['SideColumns'];
-      in_b: components['schemas']['SideColumns'];
-      difference: components['schemas']['DifferenceColumns'];
-    };
-    /**
-     * Counts
-     * @description Whole numbers, row after row, little-endian in `bytes_per_number` bytes each, deflated (zlib), in base64.
-     */
-    Counts: {
-      /** Shape */
-      shape: number[];
-      /**
-       * Bytes Per Number
-       * @enum {integer}
-       */
-      bytes_per_number: 1 | 2 | 4 | 8;
-      /** Data */
-      data: string;
-    };
-    /**
-     * DifferenceColumns
-     * @description The value of b minus that of a.
-     */
-    DifferenceColumns: {
-      /** Sqnr Db */
-      sqnr_db: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Mse */
-      mse: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Cosine */
-      cosine: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Rmse Over Scale */
-      rmse_over_scale: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Isolated Sqnr Db */
-      isolated_sqnr_db: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Local Sqnr Db */
-      local_sqnr_db: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Clipped Fraction */
-      clipped_fraction: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Effective Bits */
-      effective_bits: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Levels Used */
-      levels_used: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Reference Min */
-      reference_min: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Reference Max */
-      reference_max: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Min */
-      quantized_min: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Max */
-      quantized_max: (number | ('Infinity' | '-Infinity') | null)[];
-    };
-    /**
-     * Edges
-     * @description Which node's output another one reads; each triple is there once.
-     */
-    Edges: {
-      /** Src */
-      src: number[];
-      /** Dst */
-      dst: number[];
-      /** Tensor */
-      tensor: string[];
-    };
-    /**
-     * Encoding
-     * @description How a tensor of the op is quantized; `scale` and `zero_point` only where one pair serves the whole tensor.
-     */
-    Encoding: {
-      /** Row */
-      row: number;
-      /**
-       * Role
-       * @enum {string}
-       */
-      role: 'activation' | 'weight' | 'bias';
-      /** Tensor */
-      tensor: string;
-      /** Dtype */
-      dtype: string;
-      /** Granularity */
-      granularity: string;
-      /** Scale */
-      scale: number | ('Infinity' | '-Infinity') | null;
-      /** Zero Point */
-      zero_point: number | null;
-    };
-    /**
-     * FailureSource
-     * @description An op whose output is broken while its inputs, the worst with `inputs_db`, were not.
-     */
-    FailureSource: {
-      /** Op */
-      op: string;
-      /** Row */
-      row: number;
-      /** Inputs Db */
-      inputs_db: number | ('Infinity' | '-Infinity') | null;
-      /** Sqnr Db */
-      sqnr_db: number | ('Infinity' | '-Infinity') | null;
-    };
-    /**
-     * Graph
-     * @description A model's graph in columns; constants are no nodes. `grouping` says where the groups come from.
-     */
-    Graph: {
-      /**
-       * Grouping
-       * @enum {string}
-       */
-      grouping: 'scopes' | 'weights' | 'cuts' | 'none';
-      /** Ops */
-      ops: string[];
-      nodes: components['schemas']['Nodes'];
-      groups: components['schemas']['Groups'];
-      edges: components['schemas']['Edges'];
-      /** Inputs */
-      inputs: components['schemas']['Port'][];
-      /** Outputs */
-      outputs: components['schemas']['Port'][];
-    };
-    /**
-     * Groups
-     * @description Scopes; `parent` is an index into the groups, −1 at the top. Parents precede children.
-     */
-    Groups: {
-      /** Name */
-      name: string[];
-      /** Parent */
-      parent: number[];
-    };
-    /**
-     * Histogram
-     * @description How often values fall between edges `first + i · width`; one count less than edges.
-     */
-    Histogram: {
-      /** First */
-      first: number;
-      /** Width */
-      width: number;
-      /** Reference */
-      reference: number[];
-      /** Quantized */
-      quantized: number[];
-    };
-    /**
-     * ModelFile
-     * @description A model's file as it was when the run began; `ops` counts the nodes of its graph, None if the run has none.
-     */
-    ModelFile: {
-      /** Path */
-      path: string | null;
-      /** Bytes */
-      bytes: number | null;
-      /** Ops */
-      ops: number | null;
-    };
-    /**
-     * Node
-     * @description All that is known of one op; `rows` are those of its outputs, weights and biases.
-     */
-    Node: {
-      /** Index */
-      index: number;
-      /** Name */
-      name: string;
-      /** Op */
-      op: string;
-      /** Scope */
-      scope: string;
-      /** Attributes */
-      attributes: {
-        [key: string]: unknown;
-      };
-      /** Inputs */
-      inputs: components['schemas']['Operand'][];
-      /** Outputs */
-      outputs: components['schemas']['Operand'][];
-      /** Encodings */
-      encodings: components['schemas']['Encoding'][];
-      /** Rows */
-      rows: number[];
-      /** Skipped */
-      skipped: string;
-    };
-    /**
-     * Nodes
-     * @description Ops in execution order; `op` is an index into the graph's `ops`, `group` into its groups, −1 at the top.
-     *
-     *     `row` is the row of the op's first output, −1 where it was not compared.
-     */
-    Nodes: {
-      /** Name */
-      name: string[];
-      /** Label */
-      label: string[];
-      /** Op */
-      op: number[];
-      /** Group */
-      group: number[];
-      /** Row */
-      row: number[];
-    };
-    /**
-     * OpTypeCount
-     * @description How many ops of a type compute on codes, and how many in float.
-     */
-    OpTypeCount: {
-      /** Op Type */
-      op_type: string;
-      /** Total */
-      total: number;
-      /** Quantized */
-      quantized: number;
-      /** In Float */
-      in_float: number;
-    };
-    /**
-     * Operand
-     * @description A tensor that an op reads or writes; `nodes` are those at its other end.
-     */
-    Operand: {
-      /** Tensor */
-      tensor: string;
-      /** Dtype */
-      dtype: string;
-      /** Shape */
-      shape: (number | string | null)[] | null;
-      /** Constant */
-      constant: boolean;
-      /** Nodes */
-      nodes: number[];
-    };
-    /**
-     * Port
-     * @description A tensor that enters or leaves the model, and the nodes that read it or the one that computes it.
-     */
-    Port: {
-      /** Tensor */
-      tensor: string;
-      /** Dtype */
-      dtype: string;
-      /** Shape */
-      shape: (number | string | null)[] | null;
-      /** Nodes */
-      nodes: number[];
-    };
-    /**
-     * Problem
-     * @description What failed, what is accepted instead, and what to do now.
-     */
-    Problem: {
-      /** Message */
-      message: string;
-      /**
-       * Accepted
-       * @default
-       */
-      accepted: string;
-      /**
-       * Next Step
-       * @default
-       */
-      next_step: string;
-    };
-    /**
-     * Progress
-     * @description Where a run is now; `rate` is samples or ops per second.
-     */
-    Progress: {
-      /** Stage */
-      stage: string;
-      /** Done */
-      done: number;
-      /** Total */
-      total: number | null;
-      /** Rate */
-      rate: number | null;
-      /** Seconds Left */
-      seconds_left: number | null;
-    };
-    /**
-     * RemovedEvent
-     * @description A run is gone, or has another name now.
-     */
-    RemovedEvent: {
-      /**
-       * Kind
-       * @constant
-       */
-      kind: 'removed';
-      /** Name */
-      name: string;
-    };
-    /**
-     * Row
-     * @description A compared tensor; `node` and `quantized_node` are its op in the two graphs, −1 where it is in none.
-     */
-    Row: {
-      /** Index */
-      index: number;
-      /** Node */
-      node: number;
-      /** Quantized Node */
-      quantized_node: number;
-      /** Op */
-      op: string;
-      /** Op Type */
-      op_type: string;
-      /** Scope */
-      scope: string;
-      /**
-       * Role
-       * @enum {string}
-       */
-      role: 'activation' | 'weight' | 'bias';
-      /** Tensor */
-      tensor: string;
-      /** Quantized Tensor */
-      quantized_tensor: string;
-      /** Absorbed */
-      absorbed: string;
-      /** Dtype */
-      dtype: string;
-      /** Granularity */
-      granularity: string;
-      /** Scale */
-      scale: number | ('Infinity' | '-Infinity') | null;
-      /** Zero Point */
-      zero_point: number | null;
-      /** Mse */
-      mse: number | ('Infinity' | '-Infinity') | null;
-      /** Sqnr Db */
-      sqnr_db: number | ('Infinity' | '-Infinity') | null;
-      /** Cosine */
-      cosine: number | ('Infinity' | '-Infinity') | null;
-      /** Rmse Over Scale */
-      rmse_over_scale: number | ('Infinity' | '-Infinity') | null;
-      /** Local Mse */
-      local_mse: number | ('Infinity' | '-Infinity') | null;
-      /** Local Sqnr Db */
-      local_sqnr_db: number | ('Infinity' | '-Infinity') | null;
-      /** Clipped Fraction */
-      clipped_fraction: number | ('Infinity' | '-Infinity') | null;
-      /** Levels Used */
-      levels_used: number | null;
-      /** Effective Bits */
-      effective_bits: number | ('Infinity' | '-Infinity') | null;
-      /** First Non Finite Sample */
-      first_non_finite_sample: number | null;
-      /** Simulated Sqnr Db */
-      simulated_sqnr_db: number | ('Infinity' | '-Infinity') | null;
-      /** Kernels Sqnr Db */
-      kernels_sqnr_db: number | ('Infinity' | '-Infinity') | null;
-      /** Isolated Mse */
-      isolated_mse: number | ('Infinity' | '-Infinity') | null;
-      /** Isolated Sqnr Db */
-      isolated_sqnr_db: number | ('Infinity' | '-Infinity') | null;
-      /** Output Error Share */
-      output_error_share: number | ('Infinity' | '-Infinity') | null;
-      /** Reference Count */
-      reference_count: number;
-      /** Reference Nan Count */
-      reference_nan_count: number;
-      /** Reference Infinity Count */
-      reference_infinity_count: number;
-      /** Reference Min */
-      reference_min: number | ('Infinity' | '-Infinity') | null;
-      /** Reference Max */
-      reference_max: number | ('Infinity' | '-Infinity') | null;
-      /** Reference Mean */
-      reference_mean: number | ('Infinity' | '-Infinity') | null;
-      /** Reference Std */
-      reference_std: number | ('Infinity' | '-Infinity') | null;
-      /** Reference Variance */
-      reference_variance: number | ('Infinity' | '-Infinity') | null;
-      /** Reference Kurtosis */
-      reference_kurtosis: number | ('Infinity' | '-Infinity') | null;
-      /** Reference Outlier Ratio */
-      reference_outlier_ratio: number | ('Infinity' | '-Infinity') | null;
-      /** Quantized Count */
-      quantized_count: number;
-      /** Quantized Nan Count */
-      quantized_nan_count: number;
-      /** Quantized Infinity Count */
-      quantized_infinity_count: number;
-      /** Quantized Min */
-      quantized_min: number | ('Infinity' | '-Infinity') | null;
-      /** Quantized Max */
-      quantized_max: number | ('Infinity' | '-Infinity') | null;
-      /** Quantized Mean */
-      quantized_mean: number | ('Infinity' | '-Infinity') | null;
-      /** Quantized Std */
-      quantized_std: number | ('Infinity' | '-Infinity') | null;
-      /** Quantized Variance */
-      quantized_variance: number | ('Infinity' | '-Infinity') | null;
-      /** Quantized Kurtosis */
-      quantized_kurtosis: number | ('Infinity' | '-Infinity') | null;
-      /** Quantized Outlier Ratio */
-      quantized_outlier_ratio: number | ('Infinity' | '-Infinity') | null;
-      /** Budget Inherited */
-      budget_inherited: number | ('Infinity' | '-Infinity') | null;
-      /** Budget Weight */
-      budget_weight: number | ('Infinity' | '-Infinity') | null;
-      /** Budget Bias */
-      budget_bias: number | ('Infinity' | '-Infinity') | null;
-      /** Budget Clipping */
-      budget_clipping: number | ('Infinity' | '-Infinity') | null;
-      /** Budget Rounding */
-      budget_rounding: number | ('Infinity' | '-Infinity') | null;
-      /** Budget Residual */
-      budget_residual: number | ('Infinity' | '-Infinity') | null;
-      /** Remark */
-      remark: string;
-    };
-    /**
-     * RowDetails
-     * @description One tensor in full.
-     *
-     *     `range` is what its codes can represent, if one scale serves it: what lies beyond is clipped.
-     */
-    RowDetails: {
-      row: components['schemas']['Row'];
-      /** Range */
-      range: number[] | null;
-      histogram: components['schemas']['Histogram'] | null;
-      channels: components['schemas']['Channels'] | null;
-      budget: components['schemas']['Budget'] | null;
-    };
-    /**
-     * Rows
-     * @description All compared tensors in execution order, activations before weights, a list per column of `Row`.
-     */
-    Rows: {
-      /** Index */
-      index: number[];
-      /** Node */
-      node: number[];
-      /** Quantized Node */
-      quantized_node: number[];
-      /** Op */
-      op: string[];
-      /** Op Type */
-      op_type: string[];
-      /** Scope */
-      scope: string[];
-      /** Role */
-      role: ('activation' | 'weight' | 'bias')[];
-      /** Tensor */
-      tensor: string[];
-      /** Quantized Tensor */
-      quantized_tensor: string[];
-      /** Absorbed */
-      absorbed: string[];
-      /** Dtype */
-      dtype: string[];
-      /** Granularity */
-      granularity: string[];
-      /** Scale */
-      scale: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Zero Point */
-      zero_point: (number | null)[];
-      /** Mse */
-      mse: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Sqnr Db */
-      sqnr_db: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Cosine */
-      cosine: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Rmse Over Scale */
-      rmse_over_scale: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Local Mse */
-      local_mse: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Local Sqnr Db */
-      local_sqnr_db: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Clipped Fraction */
-      clipped_fraction: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Levels Used */
-      levels_used: (number | null)[];
-      /** Effective Bits */
-      effective_bits: (number | ('Infinity' | '-Infinity') | null)[];
-      /** First Non Finite Sample */
-      first_non_finite_sample: (number | null)[];
-      /** Simulated Sqnr Db */
-      simulated_sqnr_db: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Kernels Sqnr Db */
-      kernels_sqnr_db: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Isolated Mse */
-      isolated_mse: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Isolated Sqnr Db */
-      isolated_sqnr_db: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Output Error Share */
-      output_error_share: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Reference Count */
-      reference_count: number[];
-      /** Reference Nan Count */
-      reference_nan_count: number[];
-      /** Reference Infinity Count */
-      reference_infinity_count: number[];
-      /** Reference Min */
-      reference_min: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Reference Max */
-      reference_max: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Reference Mean */
-      reference_mean: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Reference Std */
-      reference_std: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Reference Variance */
-      reference_variance: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Reference Kurtosis */
-      reference_kurtosis: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Reference Outlier Ratio */
-      reference_outlier_ratio: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Count */
-      quantized_count: number[];
-      /** Quantized Nan Count */
-      quantized_nan_count: number[];
-      /** Quantized Infinity Count */
-      quantized_infinity_count: number[];
-      /** Quantized Min */
-      quantized_min: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Max */
-      quantized_max: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Mean */
-      quantized_mean: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Std */
-      quantized_std: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Variance */
-      quantized_variance: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Kurtosis */
-      quantized_kurtosis: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Outlier Ratio */
-      quantized_outlier_ratio: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Budget Inherited */
-      budget_inherited: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Budget Weight */
-      budget_weight: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Budget Bias */
-      budget_bias: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Budget Clipping */
-      budget_clipping: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Budget Rounding */
-      budget_rounding: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Budget Residual */
-      budget_residual: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Remark */
-      remark: string[];
-    };
-    /**
-     * RunChange
-     * @description What to change of a run: its name, its tags, or both.
-     */
-    RunChange: {
-      /** Name */
-      name?: string | null;
-      /** Tags */
-      tags?: string[] | null;
-    };
-    /**
-     * RunDocument
-     * @description All about a run but its tables: the document that the command line exports, with what pages need beside it.
-     */
-    RunDocument: {
-      summary: components['schemas']['RunSummary'];
-      /** Document Version */
-      document_version: number;
-      /** Accuracy */
-      accuracy: components['schemas']['Accuracy'][];
-      reference: components['schemas']['ModelFile'];
-      quantized: components['schemas']['ModelFile'];
-      /** Output */
-      output: string | null;
-      /** Samples */
-      samples: {
-        [key: string]: unknown;
-      };
-      /** Environment */
-      environment: {
-        [key: string]: string;
-      };
-      /** Recipe */
-      recipe: {
-        [key: string]: unknown;
-      } | null;
-      /** Recipe Toml */
-      recipe_toml: string | null;
-      /** Coverage */
-      coverage: number | ('Infinity' | '-Infinity') | null;
-      /** Skipped */
-      skipped: {
-        [key: string]: string;
-      };
-      /**
-       * Trace
-       * @enum {string}
-       */
-      trace: 'deployed' | 'simulated' | 'both';
-      /** Measuring Changed */
-      measuring_changed: number | ('Infinity' | '-Infinity') | null;
-      /** First Not Finite */
-      first_not_finite: string | null;
-      /** Failure Sources */
-      failure_sources: components['schemas']['FailureSource'][];
-      /** Notes */
-      notes: string[];
-      /** Stages */
-      stages: components['schemas']['Stage'][];
-      /** Op Types */
-      op_types: components['schemas']['OpTypeCount'][];
-      /** Command */
-      command: string;
-    };
-    /**
-     * RunEvent
-     * @description A run appeared or changed: its progress, its rows, its status.
-     */
-    RunEvent: {
-      /**
-       * Kind
-       * @constant
-       */
-      kind: 'run';
-      run: components['schemas']['RunSummary'];
-    };
-    /**
-     * RunList
-     * @description All runs of the workspace, the newest first.
-     */
-    RunList: {
-      /** Runs */
-      runs: components['schemas']['RunSummary'][];
-    };
-    /**
-     * RunSummary
-     * @description A run in the list.
-     *
-     *     `name` is the run file's, without its ending, and the key of every other address. `reason` says why the run failed,
-     *     was killed or cannot be read; "" otherwise. `mode` is the recipe in words. `rows` counts the compared tensors so
-     *     far; `revision` changes whenever anything in the file does, so that what was fetched under another one is old.
-     */
-    RunSummary: {
-      /** Name */
-      name: string;
-      /** Model */
-      model: string;
-      /**
-       * Kind
-       * @enum {string}
-       */
-      kind: 'diagnose' | 'sensitivity' | 'tune';
-      /**
-       * Status
-       * @enum {string}
-       */
-      status: 'running' | 'finished' | 'failed' | 'killed' | 'damaged';
-      /** Reason */
-      reason: string;
-      /** Mode */
-      mode: string;
-      accuracy: components['schemas']['Accuracy'] | null;
-      /** Created */
-      created: string;
-      /** Modified */
-      modified: string;
-      /** Size Bytes */
-      size_bytes: number;
-      /** Reference Bytes */
-      reference_bytes: number | null;
-      /** Quantized Bytes */
-      quantized_bytes: number | null;
-      /** Tags */
-      tags: string[];
-      progress: components['schemas']['Progress'] | null;
-      /** Rows */
-      rows: number;
-      /** Revision */
-      revision: string;
-    };
-    /**
-     * RunsEvent
-     * @description All runs: the first event of a stream.
-     */
-    RunsEvent: {
-      /**
-       * Kind
-       * @constant
-       */
-      kind: 'runs';
-      /** Runs */
-      runs: components['schemas']['RunSummary'][];
-    };
-    /**
-     * Sensitivities
-     * @description The ops or modules by what each does to the model's output, the one that matters most first.
-     *
-     *     While the measurement goes on, and where it was cut off, `rows` are those that it has got to and `finished` is
-     *     false. `damage` is that of the whole quantized model. `others` were not measured, since they come later by
-     *     estimate. `agreement` is the rank correlation of cheaper columns with the damage alone, on this model.
-     */
-    Sensitivities: {
-      /**
-       * By
-       * @enum {string}
-       */
-      by: 'op' | 'scope';
-      /** Finished */
-      finished: boolean;
-      /** Most Ops */
-      most_ops: number;
-      /** Rows */
-      rows: components['schemas']['Sensitivity'][];
-      /** Damage Name */
-      damage_name: string;
-      /** Damage */
-      damage: number | ('Infinity' | '-Infinity') | null;
-      /** Samples */
-      samples: number;
-      /** Others */
-      others: string[];
-      /** Agreement */
-      agreement: {
-        [key: string]: number | ('Infinity' | '-Infinity') | null;
-      };
-    };
-    /**
-     * Sensitivity
-     * @description What one op, or one module with its `ops`, does to the model's output: `report.search` says it in words.
-     *
-     *     `alone` is the damage with it alone quantized, with a 95 % interval; `gain` the damage that goes if it alone is left
-     *     in float. Its place by the damage alone is between `best_rank` and `worst_rank`, 1 being the one that matters most.
-     *     What is not known, or not yet, is null.
-     */
-    Sensitivity: {
-      /** Op */
-      op: string;
-      /** Op Type */
-      op_type: string;
-      /** Scope */
-      scope: string;
-      /** Ops */
-      ops: string[];
-      /** Alone */
-      alone: number | ('Infinity' | '-Infinity') | null;
-      /** Alone Low */
-      alone_low: number | ('Infinity' | '-Infinity') | null;
-      /** Alone High */
-      alone_high: number | ('Infinity' | '-Infinity') | null;
-      /** Gain */
-      gain: number | ('Infinity' | '-Infinity') | null;
-      /** Best Rank */
-      best_rank: number | null;
-      /** Worst Rank */
-      worst_rank: number | null;
-    };
-    /**
-     * SideColumns
-     * @description The columns of one run; where it lacks the row, null, and −1 for its index and node.
-     */
-    SideColumns: {
-      /** Index */
-      index: number[];
-      /** Node */
-      node: number[];
-      /** Sqnr Db */
-      sqnr_db: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Mse */
-      mse: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Cosine */
-      cosine: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Rmse Over Scale */
-      rmse_over_scale: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Isolated Sqnr Db */
-      isolated_sqnr_db: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Local Sqnr Db */
-      local_sqnr_db: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Clipped Fraction */
-      clipped_fraction: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Effective Bits */
-      effective_bits: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Levels Used */
-      levels_used: (number | null)[];
-      /** Reference Min */
-      reference_min: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Reference Max */
-      reference_max: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Min */
-      quantized_min: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Quantized Max */
-      quantized_max: (number | ('Infinity' | '-Infinity') | null)[];
-      /** Dtype */
-      dtype: (string | null)[];
-      /** Granularity */
-      granularity: (string | null)[];
-    };
-    /**
-     * Stage
-     * @description A part of the run: how many samples or ops are done of how many, and how long it took; `total` may be unknown.
-     */
-    Stage: {
-      /** Name */
-      name: string;
-      /** Done */
-      done: number;
-      /** Total */
-      total: number | null;
-      /** Finished */
-      finished: boolean;
-      /** Seconds */
-      seconds: number;
-    };
-    /**
-     * Suggestion
-     * @description What to change and why, in the forms that files, commands and other tools take.
-     *
-     *     `share` estimates the part of the error that goes, `cost` the part of the work that leaves 8 bits. `recipe_toml` is
-     *     the whole recipe with the patch, `patch_toml` the patch alone.
-     */
-    Suggestion: {
-      /** Rule */
-      rule: string;
-      /** Title */
-      title: string;
-      /** Ops */
-      ops: string[];
-      /** Rows */
-      rows: number[];
-      /** Evidence */
-      evidence: string[];
-      /** Share */
-      share: number;
-      /** Cost */
-      cost: number;
-      /** Patch Toml */
-      patch_toml: string;
-      /** Recipe Toml */
-      recipe_toml: string;
-      /** Op Name Dict */
-      op_name_dict: {
-        [key: string]: unknown;
-      };
-      /** Nodes To Exclude */
-      nodes_to_exclude: string[];
-      /** Command */
-      command: string;
-      verified: components['schemas']['Verified'] | null;
-    };
-    /**
-     * Suggestions
-     * @description Suggestions, best first; `nothing` says why there is none. `verify` is the command that tries them.
-     */
-    Suggestions: {
-      /** Suggestions */
-      suggestions: components['schemas']['Suggestion'][];
-      /** Nothing */
-      nothing: string;
-      /** Verify */
-      verify: string;
-    };
-    /**
-     * Trial
-     * @description One recipe that a search tried.
-     */
-    Trial: {
-      /** Change */
-      change: string;
-      /** Recipe Toml */
-      recipe_toml: string;
-      /** Fallback */
-      fallback: string[];
-      accuracy: components['schemas']['Accuracy'];
-      /** Quantized Share */
-      quantized_share: number;
-      /** Seconds */
-      seconds: number;
-      /** Best */
-      best: boolean;
-      /** Pareto */
-      pareto: boolean;
-      /** Meets */
-      meets: boolean;
-    };
-    /**
-     * Trials
-     * @description A search: what was allowed, what was tried, and what each op does to the output, where that was measured.
-     */
-    Trials: {
-      /** Max Drop */
-      max_drop: number;
-      /** Relative */
-      relative: boolean;
-      /** Most Trials */
-      most_trials: number;
-      /** Met */
-      met: boolean | null;
-      /** Trials */
-      trials: components['schemas']['Trial'][];
-      /** Ranking */
-      ranking: string[];
-      sensitivities: components['schemas']['Sensitivities'] | null;
-      /** Output */
-      output: string | null;
-    };
-    /**
-     * Verified
-     * @description What a suggestion brought when it was tried: the metric before (`reference`) and after (`quantized`).
-     */
-    Verified: {
-      accuracy: components['schemas']['Accuracy'];
-      /** Float Value */
-      float_value: number | ('Infinity' | '-Infinity') | null;
-      /** Gain */
-      gain: number | ('Infinity' | '-Infinity') | null;
-      /** Certain */
-      certain: boolean;
-      /** Notes */
-      notes: string[];
-    };
-  };
-  responses: never;
-  parameters: never;
-  requestBodies: never;
-  headers: never;
-  pathItems: never;
+    responses: never;
+    parameters: never;
+    requestBodies: never;
+    headers: never;
+    pathItems: never;
 }
 export type $defs = Record<string, never>;
 export interface operations {
-  about: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    about: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["About"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
     };
-    requestBody?: never;
-    responses: {
-      /** @description Successful Response */
-      200: {
-        headers: {
-          [name: string]: unknown;
+    run_list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
         };
-        content: {
-          'application/json': components['schemas']['About'];
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RunList"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
         };
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
     };
-  };
-  run_list: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
+    run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run file's name without its ending. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RunDocument"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
     };
-    requestBody?: never;
-    responses: {
-      /** @description Successful Response */
-      200: {
-        headers: {
-          [name: string]: unknown;
+    delete_run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run file's name without its ending. */
+                name: string;
+            };
+            cookie?: never;
         };
-        content: {
-          'application/json': components['schemas']['RunList'];
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
         };
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
     };
-  };
-  run: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path: {
-        /** @description The run file's name without its ending. */
-        name: string;
-      };
-      cookie?: never;
+    change_run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run file's name without its ending. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RunChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RunSummary"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
     };
-    requestBody?: never;
-    responses: {
-      /** @description Successful Response */
-      200: {
-        headers: {
-          [name: string]: unknown;
+    graph: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run file's name without its ending. */
+                name: string;
+                side: "reference" | "quantized";
+            };
+            cookie?: never;
         };
-        content: {
-          'application/json': components['schemas']['RunDocument'];
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Graph"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
         };
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
     };
-  };
-  delete_run: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path: {
-        /** @description The run file's name without its ending. */
-        name: string;
-      };
-      cookie?: never;
+    node: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run file's name without its ending. */
+                name: string;
+                side: "reference" | "quantized";
+                index: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Node"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
     };
-    requestBody?: never;
-    responses: {
-      /** @description Successful Response */
-      204: {
-        headers: {
-          [name: string]: unknown;
+    rows: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run file's name without its ending. */
+                name: string;
+            };
+            cookie?: never;
         };
-        content?: never;
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rows"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
         };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
     };
-  };
-  change_run: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path: {
-        /** @description The run file's name without its ending. */
-        name: string;
-      };
-      cookie?: never;
+    row: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run file's name without its ending. */
+                name: string;
+                index: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RowDetails"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
     };
-    requestBody: {
-      content: {
-        'application/json': components['schemas']['RunChange'];
-      };
+    suggestions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run file's name without its ending. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Suggestions"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
     };
-    responses: {
-      /** @description Successful Response */
-      200: {
-        headers: {
-          [name: string]: unknown;
+    trials: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run file's name without its ending. */
+                name: string;
+            };
+            cookie?: never;
         };
-        content: {
-          'application/json': components['schemas']['RunSummary'];
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Trials"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
         };
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
     };
-  };
-  graph: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path: {
-        /** @description The run file's name without its ending. */
-        name: string;
-        side: 'reference' | 'quantized';
-      };
-      cookie?: never;
+    sensitivity: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run file's name without its ending. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sensitivities"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
     };
-    requestBody?: never;
-    responses: {
-      /** @description Successful Response */
-      200: {
-        headers: {
-          [name: string]: unknown;
+    compare: {
+        parameters: {
+            query: {
+                a: string;
+                b: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
         };
-        content: {
-          'application/json': components['schemas']['Graph'];
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Comparison"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
         };
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
     };
-  };
-  node: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path: {
-        /** @description The run file's name without its ending. */
-        name: string;
-        side: 'reference' | 'quantized';
-        index: number;
-      };
-      cookie?: never;
+    events: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Each event's data is one of these, as JSON. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": string | components["schemas"]["RunsEvent"] | components["schemas"]["RunEvent"] | components["schemas"]["RemovedEvent"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": components["schemas"]["Problem"];
+                };
+            };
+        };
     };
-    requestBody?: never;
-    responses: {
-      /** @description Successful Response */
-      200: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Node'];
-        };
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-    };
-  };
-  rows: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path: {
-        /** @description The run file's name without its ending. */
-        name: string;
-      };
-      cookie?: never;
-    };
-    requestBody?: never;
-    responses: {
-      /** @description Successful Response */
-      200: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Rows'];
-        };
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-    };
-  };
-  row: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path: {
-        /** @description The run file's name without its ending. */
-        name: string;
-        index: number;
-      };
-      cookie?: never;
-    };
-    requestBody?: never;
-    responses: {
-      /** @description Successful Response */
-      200: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['RowDetails'];
-        };
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-    };
-  };
-  suggestions: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path: {
-        /** @description The run file's name without its ending. */
-        name: string;
-      };
-      cookie?: never;
-    };
-    requestBody?: never;
-    responses: {
-      /** @description Successful Response */
-      200: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Suggestions'];
-        };
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-    };
-  };
-  trials: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path: {
-        /** @description The run file's name without its ending. */
-        name: string;
-      };
-      cookie?: never;
-    };
-    requestBody?: never;
-    responses: {
-      /** @description Successful Response */
-      200: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Trials'];
-        };
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-    };
-  };
-  sensitivity: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path: {
-        /** @description The run file's name without its ending. */
-        name: string;
-      };
-      cookie?: never;
-    };
-    requestBody?: never;
-    responses: {
-      /** @description Successful Response */
-      200: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Sensitivities'];
-        };
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-    };
-  };
-  compare: {
-    parameters: {
-      query: {
-        a: string;
-        b: string;
-      };
-      header?: never;
-      path?: never;
-      cookie?: never;
-    };
-    requestBody?: never;
-    responses: {
-      /** @description Successful Response */
-      200: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Comparison'];
-        };
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'application/json': components['schemas']['Problem'];
-        };
-      };
-    };
-  };
-  events: {
-    parameters: {
-      query?: never;
-      header?: never;
-      path?: never;
-      cookie?: never;
-    };
-    requestBody?: never;
-    responses: {
-      /** @description Each event's data is one of these, as JSON. */
-      200: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'text/event-stream':
-            | string
-            | components['schemas']['RunsEvent']
-            | components['schemas']['RunEvent']
-            | components['schemas']['RemovedEvent'];
-        };
-      };
-      /** @description The request makes no sense. */
-      400: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'text/event-stream': components['schemas']['Problem'];
-        };
-      };
-      /** @description The token is missing or wrong. */
-      401: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'text/event-stream': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request comes from another site, or names another host. */
-      403: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'text/event-stream': components['schemas']['Problem'];
-        };
-      };
-      /** @description There is no such run, or the run has no such part. */
-      404: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'text/event-stream': components['schemas']['Problem'];
-        };
-      };
-      /** @description The run cannot be changed now. */
-      409: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'text/event-stream': components['schemas']['Problem'];
-        };
-      };
-      /** @description The request is too large. */
-      413: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'text/event-stream': components['schemas']['Problem'];
-        };
-      };
-      /** @description A value is not accepted, or the run file is damaged. */
-      422: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'text/event-stream': components['schemas']['Problem'];
-        };
-      };
-      /** @description Too many requests. */
-      429: {
-        headers: {
-          [name: string]: unknown;
-        };
-        content: {
-          'text/event-stream': components['schemas']['Problem'];
-        };
-      };
-    };
-  };
 }
