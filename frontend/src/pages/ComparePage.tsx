@@ -60,7 +60,7 @@ function Compared({ comparison }: { comparison: Comparison }) {
       <div className={classes.runs}>
         <RunCard letter="A" run={a} />
         <RunCard letter="B" run={b} />
-        {gains.length > 0 && <Tally gains={gains} />}
+        <Tally gains={gains} />
         <Button variant="default" size="xs" onClick={() => go({ page: 'compare', a: b.name, b: a.name })}>
           Swap
         </Button>
@@ -115,7 +115,7 @@ function Compared({ comparison }: { comparison: Comparison }) {
             />
           </div>
         </div>
-        {comparison.op.length > 0 && (
+        {gains.some((gain) => !Number.isNaN(gain)) && (
           <div className={classes.picture}>
             <Picture comparison={comparison} metricId={metricId} selected={selected} onPick={setSelected} />
           </div>
@@ -180,7 +180,9 @@ function RunCard({ letter, run }: { letter: string; run: RunSummary }) {
           {run.name}
         </a>
         <div className={classes.soft}>
-          {[run.model, run.mode, bytesText(run.quantized_bytes)].filter(Boolean).join(' · ')}
+          {[run.model, run.mode, run.quantized_bytes === null ? '' : bytesText(run.quantized_bytes)]
+            .filter(Boolean)
+            .join(' · ')}
         </div>
       </div>
       {accuracy && (
@@ -199,6 +201,12 @@ function Tally({ gains }: { gains: Float64Array }) {
   const better = gains.filter((gain) => gain > 0).length;
   const worse = gains.filter((gain) => gain < 0).length;
   const alone = gains.filter(Number.isNaN).length;
+  if (alone === gains.length)
+    return (
+      <p className={classes.tally} data-testid="tally">
+        No tensor was compared in both runs, so that there is nothing to set side by side.
+      </p>
+    );
   return (
     <p className={classes.tally} data-testid="tally">
       In B <strong>{better}</strong> tensors are better and <strong>{worse}</strong> worse than in A

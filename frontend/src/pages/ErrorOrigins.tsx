@@ -23,7 +23,7 @@ export function ErrorOrigins({ run, table }: { run: string; table: RowTable }) {
       testId="error-origins"
       aside={
         <a href={formatRoute({ page: 'run', run, view: 'graph', state: metric.adds ? { metric: metric.id } : {} })}>
-          all in the graph
+          in the graph
         </a>
       }
     >

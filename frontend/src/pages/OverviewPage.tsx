@@ -258,7 +258,7 @@ function Stages({ run }: { run: RunDocument }) {
             <tr key={name}>
               <td>{name}</td>
               <td className={classes.number}>
-                {done.toLocaleString('en')}
+                {done > 0 && done.toLocaleString('en')}
                 {total !== null && total !== done && ` of ${total.toLocaleString('en')}`}
               </td>
               <td className={classes.bar}>

@@ -17,6 +17,9 @@ import { RunEnding } from './RunEnding';
 import type { RunPageProps } from './RunPage';
 import classes from './TrialsPage.module.css';
 
+/** All shares, with room for dots at the ends. */
+const PERCENT = [-3, 103] as const;
+
 /** What a search tried: accuracy against the share of ops that stay quantized. */
 export function TrialsPage({ run }: RunPageProps) {
   const trials = useTrials(run.name);
@@ -126,7 +129,7 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
   const dots = useMemo<Dot[]>(
     () =>
       trials.map((trial, i) => ({
-        x: trial.quantized_share,
+        x: 100 * trial.quantized_share,
         y: toNumber(trial.accuracy.quantized),
         name: `${i + 1}: ${trial.change}`,
         lines: [
@@ -148,7 +151,8 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
             fileName={`${run.name}-trials`}
             testId="pareto"
             height={330}
-            xTitle="share of ops that stay quantized"
+            xTitle="ops that stay quantized, %"
+            xRange={PERCENT}
             yTitle={metric}
             dots={dots}
             selected={selected}
