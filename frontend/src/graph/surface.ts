@@ -48,6 +48,7 @@ export class GraphSurface {
   private frame = 0;
   private animation = 0;
   private isPlaced = false;
+  private first: BoxId | null = null;
   private stopped = false;
   private marks: Pick<Picture, 'selected' | 'hovered' | 'matches' | 'bright' | 'values' | 'palette'> = {
     selected: null,
@@ -93,10 +94,8 @@ export class GraphSurface {
   /** Lay out the graph as it is at first, with these boxes in sight. */
   start(reveal: BoxId | null): void {
     if (reveal !== null) for (const group of this.model.ancestorsOf(reveal)) this.open.add(group);
-    void this.arrange(() => {
-      this.place();
-      if (reveal !== null) this.centre(reveal, false);
-    });
+    this.first = reveal;
+    void this.arrange(() => this.place());
   }
 
   toggle(group: number): void {
@@ -161,10 +160,12 @@ export class GraphSurface {
     return { width: Math.max(1, layout?.totalWidth ?? 1), height: Math.max(1, layout?.totalHeight ?? 1) };
   }
 
+  /** Put the camera where it begins, once both the layout and the size of the view are known. */
   private place(): void {
     if (!this.view.width || !this.scene) return;
     this.isPlaced = true;
     this.moveTo(opening(this.world, this.view));
+    if (this.first !== null) this.centre(this.first, false);
   }
 
   /** Take the sizes of both canvases on the page; all that is drawn is `scale` times as large as on a usual screen. */
