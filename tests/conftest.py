@@ -1,7 +1,9 @@
-"""Models and samples that several tests use: tiny ones made here, and Magika's real one from its package."""
+"""What several tests use: tiny models made here, Magika's real one from its package, and a site of their runs."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,13 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+import quantscope
+from browsing import Site, browsing
 from quantscope import demo
+from quantscope.ranking import sensitivity
 from quantscope.samples import Samples
+from registry import registry_model
+from serving import serving
 
 # How long an example takes says something of the machine alone.
 settings.register_profile("any machine", deadline=None)
@@ -62,8 +69,7 @@ def images(count: int, seed: int = 1) -> NDArray[Any]:
     return np.random.default_rng(seed).normal(0, 1, (count, 3, 12, 12)).astype(np.float32)
 
 
-@pytest.fixture
-def broken(tmp_path: Path) -> Path:
+def broken_convolutions() -> onnx.ModelProto:
     """The two convolutions; a weight that meets nothing but zeros is so large that it ruins the rest per tensor."""
     proto = convolutions()
     for tensor in proto.graph.initializer:
@@ -71,8 +77,14 @@ def broken(tmp_path: Path) -> Path:
             values = onnx.numpy_helper.to_array(tensor).copy()
             values[0, 2, 0, 0] = 400.0
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    return proto
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """The file of `broken_convolutions`."""
     path = tmp_path / "broken.onnx"
-    onnx.save(proto, str(path))
+    onnx.save(broken_convolutions(), str(path))
     return path
 
 
@@ -109,3 +121,49 @@ def magika() -> Path:
 def files() -> Samples:
     """This machine's files as Magika's input."""
     return demo.samples()
+
+
+@pytest.fixture(scope="session")
+def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs of `broken_convolutions`: "coarse", "fine", "search" and "effects"."""
+    place = tmp_path_factory.mktemp("runs")
+    model, data = place / "broken.onnx", str(place / "samples.npz")
+    onnx.save(broken_convolutions(), str(model))
+    np.savez(data, x=two_colours(24), labels=np.arange(24) % 10)
+    coarse = quantscope.Recipe.from_dict({"weights": {"granularity": "per_tensor"}})
+    quantscope.diagnose(model, data=data, run=place / "coarse.qscope", recipe=coarse)
+    quantscope.diagnose(model, data=data, run=place / "fine.qscope")
+    quantscope.tune(model, data=data, run=place / "search.qscope", metric="cosine", max_drop=1e-7, most_trials=4)
+    sensitivity(str(model), data=data, run=place / "effects.qscope", samples=8)
+    return place
+
+
+@pytest.fixture(scope="session")
+def rec_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a real model, PP-OCRv4 rec, on narrow noise: 860 ops without scopes."""
+    model, path = registry_model("ppocrv4_rec"), tmp_path_factory.mktemp("rec") / "rec.qscope"
+    noise = np.random.default_rng(0).uniform(-1, 1, (3, 3, 48, 64)).astype(np.float32)
+    recipe = quantscope.Recipe(op_types=("Conv", "MatMul"))
+    quantscope.diagnose(model, data=noise, calibration_samples=1, budget_samples=0, recipe=recipe, run=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def site(small_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The built app on a copy of `small_runs`, in a browser."""
+    from quantscope.serve.app import BUILT
+
+    if not (BUILT / "index.html").is_file():
+        pytest.skip("this installation has no built web app; next step: pip install --editable .")
+    folder = tmp_path_factory.mktemp("site")
+    for run in small_runs.glob("*.qscope"):
+        shutil.copy(run, folder)
+    with browsing() as browser, serving(folder, BUILT) as server:
+        yield Site(server, folder, browser)
+
+
+@pytest.fixture(scope="module")
+def rec(site: Site, rec_run: Path) -> str:
+    """The name of `rec_run` on the site."""
+    shutil.copy(rec_run, site.folder)
+    return rec_run.stem

@@ -34,6 +34,7 @@ from quantscope.report.tables import strict
 from quantscope.runfile import RunFile
 from quantscope.serve import api
 from quantscope.serve.app import application
+from quantscope.serve.kept import Kept
 from quantscope.serve.offline import page
 from quantscope.serve.openapi import schema
 from quantscope.serve.workspace import Workspace
@@ -532,3 +533,25 @@ def test_a_graph_of_twenty_thousand_ops_is_answered_like_any_other(tmp_path: Pat
     rows = get(client, "/api/runs/large/rows", api.Rows)
     assert [graph.nodes.name[i] for i in rows.node] == rows.op
     assert get(client, f"/api/runs/large/graphs/quantized/nodes/{len(made.ops) - 1}", api.Node).op == "MatMul"
+
+
+def test_what_many_ask_for_at_once_is_computed_once_and_a_failure_again() -> None:
+    kept: Kept[str] = Kept(10, len)
+    began: list[str] = []
+
+    def slow() -> str:
+        began.append("slow")
+        time.sleep(0.05)
+        if len(began) == 1:
+            raise ValueError("the first one fails")
+        return "result"
+
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(kept.get, "key", slow) for _ in range(8)]
+        assert sum(future.exception() is not None for future in asked) == 1
+        assert {future.result() for future in asked if future.exception() is None} == {"result"}
+    assert began == ["slow", "slow"]
+    assert kept.get("other", lambda: "four") == "four"
+    assert kept.get("key", lambda: "used again") == "result"
+    assert kept.get("third", lambda: "four") == "four"  # Six, four and four are more than ten: "other" goes.
+    assert kept.get("other", lambda: "anew") == "anew"

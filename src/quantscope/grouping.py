@@ -57,13 +57,13 @@ class _Group:
         return min([*self.ops[:1], *(child.first for child in self.children[:1])], default=-1)
 
 
-def grouped(graph: Graph) -> Grouping:
-    """Return the groups of a graph's ops.
+def grouped(graph: Graph, wiring: Wiring | None = None) -> Grouping:
+    """Return the groups of a graph's ops; `wiring` is the graph's own, if it is there already.
 
     A group of one op is that op, which takes its name; a group of one group is one group. Where a level has more than
     32 children, numbered ones are put together by number, and ops by cuts.
     """
-    wiring = Wiring.of(graph)
+    wiring = wiring or Wiring.of(graph)
     source, paths = _paths(graph, wiring)
     labels = [op.name.rpartition(";")[2].replace("::", "/").rpartition("/")[2] or op.op_type for op in graph.ops]
     root = _tree(paths)

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from itertools import count
@@ -387,12 +387,9 @@ class RunFile:
         rows = self._connection.execute("SELECT row, arrays FROM tensors ORDER BY position").fetchall()
         return tuple(_row(json.loads(row), unpack(arrays) if arrays else {}) for row, arrays in rows)
 
-    def plain_rows(self, op: str | None = None) -> dict[int, TensorDiagnosis]:
-        """The rows so far by position, of one op or of all, without histograms and channels, which take most time."""
-        chosen, values = ("WHERE op = ?", (op,)) if op is not None else ("", ())
-        rows = self._connection.execute(
-            f"SELECT position, row FROM tensors {chosen} ORDER BY position", values
-        ).fetchall()
+    def plain_rows(self) -> dict[int, TensorDiagnosis]:
+        """The rows so far by position, without histograms and channels, which take most time."""
+        rows = self._connection.execute("SELECT position, row FROM tensors ORDER BY position").fetchall()
         return {position: _row(json.loads(row), {}) for position, row in rows}
 
     def write_output_error(self) -> None:
@@ -404,10 +401,6 @@ class RunFile:
                 "UPDATE tensors SET row = ? WHERE position = ?",
                 ((_row_json(row), position) for position, row in zip(rows, completed, strict=True)),
             )
-
-    def positions(self) -> tuple[int, ...]:
-        """The positions of the rows so far, in execution order."""
-        return tuple(row[0] for row in self._connection.execute("SELECT position FROM tensors ORDER BY position"))
 
     def row(self, position: int) -> TensorDiagnosis | None:
         """The row at this position in full; None if there is none."""
@@ -425,16 +418,17 @@ class RunFile:
         ).fetchall()
         return {position: _row(json.loads(row), unpack(arrays) if arrays else {}) for position, row, arrays in rows}
 
-    def diagnosis(self, *, plain: bool = False) -> Diagnosis:
-        """The diagnosis as far as it is; a plain one has no histograms and channels.
+    def diagnosis(self, rows: Iterable[TensorDiagnosis] | None = None, graph: Graph | None = None) -> Diagnosis:
+        """The diagnosis as far as it is, of the rows in full and the graph unless they were read already.
 
         Raises:
             RunFileError: the file is damaged.
         """
         try:
             recipe = self.about("recipe")
-            graph = graph_from(self.about("graph")) if self.about("graph") else None
-            tensors = tuple(self.plain_rows().values()) if plain else self.tensors()
+            if graph is None and (stored := self.about("graph")):
+                graph = graph_from(stored)
+            tensors = self.tensors() if rows is None else tuple(rows)
             if graph is not None and self.about("status") != "finished":
                 tensors = with_output_error(graph, tensors)
             skipped, compute_ops = self.about("skipped") or {}, self.about("compute_ops")

@@ -2,10 +2,9 @@ import { deflateSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
 import { toNumbers, unpackCounts } from './figures';
 import { ApiProblem, dataOf } from './problem';
-import { afterEvent } from './queries';
 import { RowTable } from './rows';
 import { offlineSource } from './source';
-import type { RowColumns, RunSummary } from './types';
+import type { RowColumns } from './types';
 
 const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
 
@@ -78,13 +77,4 @@ describe('a page that holds its data', () => {
       status: 404,
     });
   });
-});
-
-test('the list of runs follows events', () => {
-  const run = (name: string, rows = 0): RunSummary => ({ name, rows }) as RunSummary;
-  const runs = [run('a'), run('b')];
-  expect(afterEvent(runs, { kind: 'run', run: run('b', 5) }).map(({ rows }) => rows)).toEqual([0, 5]);
-  expect(afterEvent(runs, { kind: 'run', run: run('c') }).map(({ name }) => name)).toEqual(['c', 'a', 'b']);
-  expect(afterEvent(runs, { kind: 'removed', name: 'a' })).toEqual([run('b')]);
-  expect(afterEvent(runs, { kind: 'runs', runs: [] })).toEqual([]);
 });

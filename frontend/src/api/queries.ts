@@ -2,11 +2,12 @@ import { useMutation, useQuery, useQueryClient, type QueryClient } from '@tansta
 import { createContext, useContext, useEffect, useRef, useState } from 'react';
 import { channelData } from '../charts/channels';
 import { GraphModel } from '../graph/model';
+import { afterEvent } from './events';
 import { unpackCounts } from './figures';
 import { ApiProblem, dataOf } from './problem';
 import { RowTable } from './rows';
 import type { DataSource } from './source';
-import type { RunSummary, ServerEvent, Side } from './types';
+import type { RunSummary, Sensitivities, Side } from './types';
 
 const Source = createContext<DataSource | null>(null);
 export const SourceProvider = Source.Provider;
@@ -135,10 +136,30 @@ export function useSuggestions(name: string) {
   });
 }
 
-export function useTrials(name: string) {
+export function useSensitivity(name: string, wanted = true) {
   const { client } = useSource();
+  const options = lasting(['sensitivity', name], useRevision(name));
   return useQuery({
-    ...lasting(['trials', name], useRevision(name)),
+    ...options,
+    enabled: wanted && options.enabled,
+    queryFn: () => dataOf(client.GET('/api/runs/{name}/sensitivity', { params: { path: { name } } })),
+  });
+}
+
+/** The measured effects of ops of a run that compared no tensors; null where there are none. */
+export function useEffectsOf({ name, kind }: RunSummary): Sensitivities | null {
+  const alone = useSensitivity(name, kind === 'sensitivity').data;
+  const search = useTrials(name, kind === 'tune').data;
+  const found = alone ?? search?.sensitivities ?? null;
+  return found?.rows.length ? found : null;
+}
+
+export function useTrials(name: string, wanted = true) {
+  const { client } = useSource();
+  const options = lasting(['trials', name], useRevision(name));
+  return useQuery({
+    ...options,
+    enabled: wanted && options.enabled,
     queryFn: () => dataOf(client.GET('/api/runs/{name}/trials', { params: { path: { name } } })),
   });
 }
@@ -178,14 +199,6 @@ export function useDeleteRuns() {
 
 function setRuns(queries: QueryClient, change: (runs: RunSummary[]) => RunSummary[]): void {
   queries.setQueryData<RunSummary[]>(RUNS, (runs) => change(runs ?? []));
-}
-
-/** The list of runs after an event. */
-export function afterEvent(runs: readonly RunSummary[], event: ServerEvent): RunSummary[] {
-  if (event.kind === 'runs') return event.runs;
-  if (event.kind === 'removed') return runs.filter((run) => run.name !== event.name);
-  const known = runs.some((run) => run.name === event.run.name);
-  return known ? runs.map((run) => (run.name === event.run.name ? event.run : run)) : [event.run, ...runs];
 }
 
 /** Keep the list of runs, and by their revisions all else, as the server has it; false while it cannot be reached. */

@@ -192,6 +192,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/{name}/sensitivity": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Sensitivity
+         * @description What each op does to the model's output, as far as it is measured; 404 for other kinds of run.
+         */
+        get: operations["sensitivity"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/compare": {
         parameters: {
             query?: never;
@@ -1038,16 +1058,67 @@ export interface components {
             runs: components["schemas"]["RunSummary"][];
         };
         /**
+         * Sensitivities
+         * @description The ops or modules by what each does to the model's output, the one that matters most first.
+         *
+         *     While the measurement goes on, and where it was cut off, `rows` are those that it has got to and `finished` is
+         *     false. `damage` is that of the whole quantized model. `others` were not measured, since they come later by
+         *     estimate. `agreement` is the rank correlation of cheaper columns with the damage alone, on this model.
+         */
+        Sensitivities: {
+            /**
+             * By
+             * @enum {string}
+             */
+            by: "op" | "scope";
+            /** Finished */
+            finished: boolean;
+            /** Most Ops */
+            most_ops: number;
+            /** Rows */
+            rows: components["schemas"]["Sensitivity"][];
+            /** Damage Name */
+            damage_name: string;
+            /** Damage */
+            damage: number | ("Infinity" | "-Infinity") | null;
+            /** Samples */
+            samples: number;
+            /** Others */
+            others: string[];
+            /** Agreement */
+            agreement: {
+                [key: string]: number | ("Infinity" | "-Infinity") | null;
+            };
+        };
+        /**
          * Sensitivity
-         * @description An op with what quantizing it does at the model's output, as the search measured it.
+         * @description What one op, or one module with its `ops`, does to the model's output: `report.search` says it in words.
+         *
+         *     `alone` is the damage with it alone quantized, with a 95 % interval; `gain` the damage that goes if it alone is left
+         *     in float. Its place by the damage alone is between `best_rank` and `worst_rank`, 1 being the one that matters most.
+         *     What is not known, or not yet, is null.
          */
         Sensitivity: {
             /** Op */
             op: string;
-            /** Values */
-            values: {
-                [key: string]: unknown;
-            };
+            /** Op Type */
+            op_type: string;
+            /** Scope */
+            scope: string;
+            /** Ops */
+            ops: string[];
+            /** Alone */
+            alone: number | ("Infinity" | "-Infinity") | null;
+            /** Alone Low */
+            alone_low: number | ("Infinity" | "-Infinity") | null;
+            /** Alone High */
+            alone_high: number | ("Infinity" | "-Infinity") | null;
+            /** Gain */
+            gain: number | ("Infinity" | "-Infinity") | null;
+            /** Best Rank */
+            best_rank: number | null;
+            /** Worst Rank */
+            worst_rank: number | null;
         };
         /**
          * SideColumns
@@ -1178,7 +1249,7 @@ export interface components {
         };
         /**
          * Trials
-         * @description A search: what was allowed, what was tried, and in which order ops matter.
+         * @description A search: what was allowed, what was tried, and what each op does to the output, where that was measured.
          */
         Trials: {
             /** Max Drop */
@@ -1193,8 +1264,7 @@ export interface components {
             trials: components["schemas"]["Trial"][];
             /** Ranking */
             ranking: string[];
-            /** Sensitivities */
-            sensitivities: components["schemas"]["Sensitivity"][];
+            sensitivities: components["schemas"]["Sensitivities"] | null;
             /** Output */
             output: string | null;
         };
@@ -2191,6 +2261,101 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Trials"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    sensitivity: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run file's name without its ending. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sensitivities"];
                 };
             };
             /** @description The request makes no sense. */

@@ -1,4 +1,5 @@
 import createClient, { type Client } from 'openapi-fetch';
+import { type Listen, sharedByTabs, tabsOfBrowser } from './events';
 import { inflate } from './figures';
 import type { paths } from './schema';
 import type { ServerEvent } from './types';
@@ -9,27 +10,30 @@ export interface DataSource {
   /** Whether runs can be changed, and change by themselves. */
   live: boolean;
   /** Listen to what changes; returns how to stop. `connected` says whether the server can be reached. */
-  subscribe(onEvent: (event: ServerEvent) => void, onConnected: (connected: boolean) => void): () => void;
+  subscribe: Listen;
 }
 
 const EVENT_KINDS = ['runs', 'run', 'removed'] as const;
 
 /** The server that this page came from. */
 export function liveSource(): DataSource {
+  const tabs = tabsOfBrowser();
   return {
     client: createClient<paths>({ baseUrl: location.origin, credentials: 'same-origin' }),
     live: true,
-    subscribe: (onEvent, onConnected) => {
-      const stream = new EventSource('/api/events');
-      const receive = (event: MessageEvent<string>): void => onEvent(JSON.parse(event.data) as ServerEvent);
-      for (const kind of EVENT_KINDS) stream.addEventListener(kind, receive);
-      stream.onmessage = receive;
-      stream.onopen = () => onConnected(true);
-      stream.onerror = () => onConnected(false);
-      return () => stream.close();
-    },
+    subscribe: tabs ? sharedByTabs(stream, tabs) : stream,
   };
 }
+
+const stream: Listen = (onEvent, onConnected) => {
+  const events = new EventSource('/api/events');
+  const receive = (event: MessageEvent<string>): void => onEvent(JSON.parse(event.data) as ServerEvent);
+  for (const kind of EVENT_KINDS) events.addEventListener(kind, receive);
+  events.onmessage = receive;
+  events.onopen = () => onConnected(true);
+  events.onerror = () => onConnected(false);
+  return () => events.close();
+};
 
 const NOWHERE = 'http://offline.invalid';
 const NODE = /^(.*\/nodes\/)(\d+)$/;

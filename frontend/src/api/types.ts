@@ -17,6 +17,7 @@ export type RowDetails = Schemas['RowDetails'];
 export type RowColumns = Schemas['Rows'];
 export type RunDocument = Schemas['RunDocument'];
 export type RunSummary = Schemas['RunSummary'];
+export type Sensitivities = Schemas['Sensitivities'];
 export type Suggestion = Schemas['Suggestion'];
 export type Suggestions = Schemas['Suggestions'];
 export type Trial = Schemas['Trial'];

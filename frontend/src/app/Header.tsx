@@ -65,7 +65,8 @@ function RunNavigation({ route }: { route: Route & { page: 'run' } }) {
 }
 
 function ThemeToggle() {
-  const { setColorScheme } = useMantineColorScheme();
+  // To hold transitions back, Mantine would write a style into the page, which the policy forbids.
+  const { setColorScheme } = useMantineColorScheme({ keepTransitions: true });
   const dark = useDark();
   const label = dark ? 'Light theme' : 'Dark theme';
   return (

@@ -1,4 +1,5 @@
 import { type KeyboardEvent, type PointerEvent, useState } from 'react';
+import { rootScale } from './root-scale';
 import classes from './Splitter.module.css';
 
 const KEY_STEP = 24;
@@ -20,7 +21,7 @@ function store(name: string, size: number): void {
   }
 }
 
-/** A size in pixels that the reader changes, kept for the next visit. */
+/** A size, in pixels of a usual screen, that the reader changes; it is kept for the next visit. */
 export function useSplit(name: string, initial: number, least: number, most: number) {
   const bounded = (size: number): number => Math.max(least, Math.min(most, size));
   const [size, setSize] = useState(() => bounded(stored(name) ?? initial));
@@ -65,7 +66,7 @@ export function Splitter({ label, direction, split, sign }: Props) {
         event.currentTarget.setPointerCapture(event.pointerId);
         setFrom({ at: position(event), size: split.size });
       }}
-      onPointerMove={(event) => from && split.resize(from.size + (position(event) - from.at) * sign)}
+      onPointerMove={(event) => from && split.resize(from.size + ((position(event) - from.at) / rootScale()) * sign)}
       onPointerUp={() => setFrom(null)}
       onKeyDown={onKeyDown}
     />

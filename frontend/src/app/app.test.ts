@@ -1,6 +1,16 @@
 import { describe, expect, test } from 'vitest';
 import { formatRoute, parseRoute, type Route } from './route';
-import { ageText, bytesText, decibelText, durationText, fileName, numberText, percentText } from './text';
+import {
+  ageText,
+  alignedText,
+  bytesText,
+  decibelText,
+  durationText,
+  fileName,
+  numberText,
+  percentText,
+  shareText,
+} from './text';
 
 describe('an address', () => {
   const routes: Route[] = [
@@ -36,6 +46,21 @@ describe('an address', () => {
 });
 
 describe('words for numbers', () => {
+  test('of one column have the same decimals', () => {
+    const text = alignedText(0.0703);
+    expect([0.0703, 0.00991, 1e-6, 0, NaN, -0.002].map(text)).toEqual([
+      '0.0703',
+      '0.0099',
+      '< 0.0001',
+      '0',
+      '–',
+      '−0.0020',
+    ]);
+    expect(alignedText(25)(3.14159)).toBe('3.1');
+    expect(alignedText(1e-12)(1.5e-12)).toBe('1.5e−12');
+    expect(alignedText(-Infinity)(3)).toBe('3');
+  });
+
   test('keep four digits and say what is missing', () => {
     expect(numberText(0.012345)).toBe('0.01235');
     expect(numberText(1.5e-9)).toBe('1.50e−9');
@@ -50,6 +75,7 @@ describe('words for numbers', () => {
     expect(percentText(0.5)).toBe('50.0 %');
     expect(percentText(0.00012)).toBe('0.012 %');
     expect(percentText(1e-7)).toBe('< 0.001 %');
+    expect([0.3456, 0.02, 0.0001, 0, NaN].map(shareText)).toEqual(['34.6 %', '2.0 %', '< 0.1 %', '0.0 %', '–']);
     expect(bytesText(12_345_678)).toBe('12.3 MB');
     expect(bytesText(999)).toBe('999 B');
     expect(durationText(3.21)).toBe('3.2 s');

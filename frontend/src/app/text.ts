@@ -27,6 +27,25 @@ export function percentText(share: number): string {
   return `${signed(percent.toFixed(size < 0.1 ? 3 : size < 10 ? 2 : 1))} %`;
 }
 
+/** A part of a whole with one decimal, so that those of a column can be compared at a glance. */
+export function shareText(share: number): string {
+  if (Number.isNaN(share)) return NONE;
+  if (share > 0 && share < 0.0005) return '< 0.1 %';
+  return `${signed((100 * share).toFixed(1))} %`;
+}
+
+/** Numbers of a column with the same decimals, so that the largest has three digits: then they can be compared. */
+export function alignedText(largest: number): (value: number) => string {
+  const decimals = 2 - Math.floor(Math.log10(Math.abs(largest)));
+  if (!(decimals >= 0 && decimals <= 7)) return (value) => numberText(value, 3);
+  const least = 0.5 * 10 ** -decimals;
+  return (value) => {
+    if (!Number.isFinite(value) || value === 0) return numberText(value);
+    if (Math.abs(value) < least) return `${value < 0 ? '> −' : '< '}${(2 * least).toFixed(decimals)}`;
+    return signed(value.toFixed(decimals));
+  };
+}
+
 const BYTE_UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
 
 export function bytesText(bytes: number | null): string {

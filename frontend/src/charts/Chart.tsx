@@ -2,6 +2,7 @@ import { ActionIcon, Menu } from '@mantine/core';
 import { useElementSize } from '@mantine/hooks';
 import { type KeyboardEvent, type ReactNode, useEffect, useRef, useState } from 'react';
 import { save, saveText } from '../app/download';
+import { rem, useRootScale } from '../app/root-scale';
 import { useDark } from '../app/use-dark';
 import type { Point, Size } from '../graph/camera';
 import { csv } from '../table/csv';
@@ -45,7 +46,9 @@ interface Props {
 /** A chart that shows values at the pointer or at a mark that arrow keys move, and can be saved as PNG, SVG and CSV. */
 export function Chart(props: Props) {
   const { title, description, height, testId, draw, read, onPick, step = { x: 8, y: 8 }, controls } = props;
-  const { ref: host, width } = useElementSize();
+  const { ref: host, width: pixels } = useElementSize();
+  const scale = useRootScale();
+  const width = Math.round(pixels / scale);
   const canvas = useRef<HTMLCanvasElement>(null);
   const [at, setAt] = useState<Point | null>(null);
   const dark = useDark();
@@ -54,11 +57,11 @@ export function Chart(props: Props) {
 
   useEffect(() => {
     if (!width) return;
-    const context = prepared(canvas.current!, { width, height }, window.devicePixelRatio || 1);
+    const context = prepared(canvas.current!, { width, height }, (window.devicePixelRatio || 1) * scale);
     const pen = canvasPen(context);
     pen.rect({ x: 0, y: 0, width, height }, colours.background);
     draw(pen, { width, height }, colours, dark);
-  }, [draw, width, height, colours, dark]);
+  }, [draw, width, height, scale, colours, dark]);
 
   const onKeyDown = (event: KeyboardEvent): void => {
     const from = at ?? { x: width / 2, y: height / 2 };
@@ -89,26 +92,28 @@ export function Chart(props: Props) {
         <canvas
           ref={canvas}
           className={onPick ? classes.pickable : classes.canvas}
-          style={{ height }}
+          style={{ height: rem(height) }}
           role="img"
           tabIndex={read ? 0 : undefined}
           aria-label={`${title}. ${description}`}
-          onPointerMove={(event) => read && setAt(pointIn(event.currentTarget, event))}
+          onPointerMove={(event) => read && setAt(pointIn(event.currentTarget, event, scale))}
           onPointerLeave={() => setAt(null)}
-          onClick={(event) => onPick?.(pointIn(event.currentTarget, event), size)}
+          onClick={(event) => onPick?.(pointIn(event.currentTarget, event, scale), size)}
           onKeyDown={onKeyDown}
           onBlur={() => setAt(null)}
         />
         {reading && (
           <>
-            <div className={classes.mark} style={{ left: reading.at.x, top: reading.at.y }} />
+            <div className={classes.mark} style={{ left: rem(reading.at.x), top: rem(reading.at.y) }} />
             <div
               className={classes.reading}
               data-testid={`${testId}-reading`}
               role="status"
               style={{
-                top: Math.max(0, Math.min(height - 60, reading.at.y - 30)),
-                ...(reading.at.x > width / 2 ? { right: width - reading.at.x + 12 } : { left: reading.at.x + 12 }),
+                top: rem(Math.max(0, Math.min(height - 60, reading.at.y - 30))),
+                ...(reading.at.x > width / 2
+                  ? { right: rem(width - reading.at.x + 12) }
+                  : { left: rem(reading.at.x + 12) }),
               }}
             >
               <strong>{reading.title}</strong>
@@ -177,7 +182,7 @@ function SaveIcon() {
   );
 }
 
-function pointIn(element: Element, event: { clientX: number; clientY: number }): Point {
+function pointIn(element: Element, event: { clientX: number; clientY: number }, scale: number): Point {
   const box = element.getBoundingClientRect();
-  return { x: event.clientX - box.x, y: event.clientY - box.y };
+  return { x: (event.clientX - box.x) / scale, y: (event.clientY - box.y) / scale };
 }

@@ -1,5 +1,7 @@
 import { useCallback, useMemo } from 'react';
+import { useDark } from '../app/use-dark';
 import { ramp } from '../colour/ramp';
+import { ScaleBar } from '../colour/ScaleBar';
 import type { Point, Rect, Size } from '../graph/camera';
 import type { GraphModel } from '../graph/model';
 import { shortened } from '../graph/painter';
@@ -28,6 +30,7 @@ interface Props {
 
 /** The worst value of every role in every layer: a model of hundreds of layers in one picture, first layer left. */
 export function DepthMap({ title, model, values, fileName, onPick }: Props) {
+  const dark = useDark();
   const table = useMemo(() => depthTable(model, values), [model, values]);
   const { layers, roles, nodes } = table;
   const height = roles.length * LINE + MARGIN.top + MARGIN.bottom;
@@ -46,7 +49,7 @@ export function DepthMap({ title, model, values, fileName, onPick }: Props) {
     (pen: Pen, size: Size, colours: ChartColours, dark: boolean): void => {
       const plot = plotOf(size);
       const cell = plot.width / layers.length;
-      const steps = ramp(dark);
+      const steps = ramp('quality', dark);
       roles.forEach((role, line) => {
         const y = plot.y + line * LINE;
         pen.text(ending(role), { x: plot.x - 8, y: y + LINE / 2 }, { colour: colours.ink, align: 'right' });
@@ -101,6 +104,13 @@ export function DepthMap({ title, model, values, fileName, onPick }: Props) {
       fileName={fileName}
       height={height}
       testId="depth-map"
+      controls={
+        <ScaleBar
+          ramp={ramp('quality', dark)}
+          worst={values.text(values.scale.worst)}
+          best={values.text(values.scale.best)}
+        />
+      }
       draw={draw}
       read={read}
       step={{ x: 10, y: LINE }}

@@ -26,6 +26,8 @@ interface Props {
   xTitle: string;
   yTitle: string;
   dots: readonly Dot[];
+  /** From where to where x goes, if that is known; else as far as the dots do. */
+  xRange?: readonly [number, number];
   selected: number | null;
   /** Draw the line on which both axes agree. */
   diagonal?: boolean;
@@ -50,13 +52,13 @@ function spread(values: readonly number[]): [number, number] {
 
 /** Points in a plane, with what they are at the pointer. */
 export function Scatter(props: Props) {
-  const { title, description, fileName, testId, height, xTitle, yTitle, dots, selected, diagonal, level, onPick } =
-    props;
+  const { title, description, fileName, testId, height, xTitle, yTitle, dots, xRange } = props;
+  const { selected, diagonal, level, onPick } = props;
   const [xs, ys] = useMemo(() => {
     const x = dots.map((dot) => dot.x);
     const y = [...dots.map((dot) => dot.y), ...(level ? [level.value] : [])];
-    return diagonal ? [spread([...x, ...y]), spread([...x, ...y])] : [spread(x), spread(y)];
-  }, [dots, diagonal, level]);
+    return diagonal ? [spread([...x, ...y]), spread([...x, ...y])] : [xRange ?? spread(x), spread(y)];
+  }, [dots, diagonal, level, xRange]);
 
   const frame = useCallback(
     (size: Size): Frame => {

@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import type { CountTable } from '../api/figures';
+import { boxOfGroup } from '../graph/ids';
 import { valuesOf } from '../graph/graph-values';
 import { GraphModel } from '../graph/model';
 import { GraphValues } from '../graph/values';
-import { METRICS, badThreshold, metricOf } from '../metrics/metrics';
+import { METRICS, OUTPUT_ERROR, badThreshold, metricOf } from '../metrics/metrics';
 import { place, ticks, valueAt } from './axis';
 import { stacked } from './budget';
 import { type ChannelData, orderChannels } from './channels';
@@ -174,6 +175,7 @@ describe('metrics', () => {
     reference_min: [-1, 0, null],
     reference_max: [3, 2, 4],
     budget_weight: [0.25, 0, 1],
+    output_error_share: [0.5, 0.125, 0.25],
     sqnr_db: [12, 30, 20],
   } as unknown as RowColumns);
 
@@ -198,6 +200,19 @@ describe('metrics', () => {
     expect([...valuesOf(model, table, metricOf('sqnr_db'), 'activation', 'reference').ofNode]).toEqual([12, 20]);
     expect([...valuesOf(model, table, metricOf('sqnr_db'), 'activation', 'quantized').ofNode]).toEqual([20, 12]);
     expect([...valuesOf(model, table, metricOf('sqnr_db'), 'weight', 'reference').ofNode]).toEqual([NaN, NaN]);
+  });
+
+  test('that are parts of a whole add up, in an op with several rows and in a group', () => {
+    const model = new GraphModel({
+      grouping: 'scopes',
+      ops: ['Split'],
+      nodes: { name: ['a', 'b', 'c'], label: ['a', 'b', 'c'], op: [0, 0, 0], group: [0, 0, 0] },
+      groups: { name: ['block'], parent: [-1] },
+      edges: { src: [], dst: [], tensor: [] },
+    });
+    const values = valuesOf(model, table, OUTPUT_ERROR, 'activation', 'reference');
+    expect([...values.ofNode]).toEqual([0.5, 0.375, NaN]);
+    expect([values.of(boxOfGroup(0)), values.words(0)]).toEqual([0.875, '87.5 % in all']);
   });
 
   test('call the worst tenth bad where nothing is worse than the middle', () => {

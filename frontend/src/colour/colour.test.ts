@@ -1,27 +1,37 @@
 import { describe, expect, test } from 'vitest';
-import { DARK_PALETTE, LIGHT_PALETTE } from '../graph/palette';
-import { contrast, inkOn, ramp, STEPS } from './ramp';
-import { isWorse, scaleOf, stepOf } from './scale';
+import { DARK_PALETTES, LIGHT_PALETTES } from '../graph/palette';
+import { contrast, inkOn, luminance, ramp, STEPS } from './ramp';
+import { isWorse, scaleOf, scaleOfShares, stepOf } from './scale';
 
-describe('the ramp', () => {
-  test.each([false, true])('has labels that can be read on every step (dark: %s)', (dark) => {
-    for (const colour of ramp(dark)) expect(contrast(colour, inkOn(colour)), colour).toBeGreaterThanOrEqual(4.5);
+const RAMPS = (['quality', 'amount'] as const).flatMap((kind) => [[kind, false] as const, [kind, true] as const]);
+
+describe('a ramp', () => {
+  test.each(RAMPS)('of %s has labels that can be read on every step (dark: %s)', (kind, dark) => {
+    for (const colour of ramp(kind, dark)) expect(contrast(colour, inkOn(colour)), colour).toBeGreaterThanOrEqual(4.5);
   });
 
-  test.each([false, true])('has ends that are far apart (dark: %s)', (dark) => {
-    expect(ramp(dark)).toHaveLength(STEPS);
-    expect(new Set(ramp(dark)).size).toBe(STEPS);
+  test.each(RAMPS)('of %s has ends that are far apart (dark: %s)', (kind, dark) => {
+    expect(ramp(kind, dark)).toHaveLength(STEPS);
+    expect(new Set(ramp(kind, dark)).size).toBe(STEPS);
   });
 
-  test.each([LIGHT_PALETTE, DARK_PALETTE])('no step looks like a box without a value', (palette) => {
-    for (const colour of palette.ramp) expect(colour).not.toBe(palette.hollow);
-    for (const background of [palette.background, ...palette.container]) {
-      expect(contrast(palette.heading, background)).toBeGreaterThanOrEqual(4.5);
-      expect(contrast(palette.selection, background)).toBeGreaterThanOrEqual(3);
-    }
-    expect(contrast(palette.hollowInk, palette.hollow)).toBeGreaterThanOrEqual(4.5);
-    expect(contrast(palette.portalInk, palette.portal)).toBeGreaterThanOrEqual(4.5);
+  test.each([false, true])('of amounts is ever fainter, in grey too (dark: %s)', (dark) => {
+    const distances = ramp('amount', dark).map((colour) => (dark ? luminance(colour) : -luminance(colour)));
+    expect(distances).toEqual([...distances].sort((a, b) => b - a));
   });
+
+  test.each([LIGHT_PALETTES, DARK_PALETTES].flatMap(Object.values))(
+    'no step looks like a box without a value',
+    (palette) => {
+      for (const colour of palette.ramp) expect(colour).not.toBe(palette.hollow);
+      for (const background of [palette.background, ...palette.container]) {
+        expect(contrast(palette.heading, background)).toBeGreaterThanOrEqual(4.5);
+        expect(contrast(palette.selection, background)).toBeGreaterThanOrEqual(3);
+      }
+      expect(contrast(palette.hollowInk, palette.hollow)).toBeGreaterThanOrEqual(4.5);
+      expect(contrast(palette.portalInk, palette.portal)).toBeGreaterThanOrEqual(4.5);
+    },
+  );
 
   test('contrast is that of WCAG', () => {
     expect(contrast('#000000', '#ffffff')).toBeCloseTo(21);
@@ -51,6 +61,12 @@ describe('a scale', () => {
     const { worst, best } = scaleOf(values, 'low', false);
     expect(worst).toBeLessThan(100);
     expect(best).toBeLessThan(5);
+  });
+
+  test('of shares spans from nothing to the largest', () => {
+    const shares = scaleOfShares([0.01, NaN, 0.6, 0]);
+    expect([stepOf(shares, 0.6), stepOf(shares, 0), stepOf(shares, NaN)]).toEqual([0, STEPS - 1, -1]);
+    expect(stepOf(scaleOfShares([NaN, 0]), 0)).toBe(STEPS - 1);
   });
 
   test('of no values still has steps', () => {

@@ -1,9 +1,16 @@
 /**
- * The colours of all metrics, the worst first: red over a pale middle to blue, which readers with any common colour
+ * How good a value is, the worst first: red over a pale middle to blue, which readers with any common colour
  * blindness tell apart. What has no value has no colour of the ramp at all: it is drawn hollow, with a dashed edge.
  */
 const LIGHT_STOPS = ['#a3121f', '#d5402b', '#f08a4b', '#fbc98d', '#ece6da', '#b5d3ea', '#77add9', '#4a8fd0'];
 const DARK_STOPS = ['#ff6a52', '#f7894f', '#eeae5c', '#e3cf8b', '#b3d0c4', '#82b9da', '#5fa4e4', '#4a93e0'];
+
+/** Of parts of a whole, the largest first: one hue, ever paler, so that grey tells as much. */
+const LIGHT_AMOUNTS = ['#4d0f5e', '#7c1f7b', '#a93c8f', '#cf67a3', '#e698bd', '#f2c3d8', '#f8e2ec'];
+const DARK_AMOUNTS = ['#ffd9ec', '#f7b0d5', '#e684be', '#c75ca6', '#9a428c', '#6c3870', '#442f50'];
+
+/** What colours tell: how good a value is, or how much of a whole it is. */
+export type RampKind = 'quality' | 'amount';
 
 export const STEPS = 24;
 
@@ -23,11 +30,13 @@ export function interpolate(stops: readonly string[], share: number): Rgb {
 const steps = (stops: readonly string[]): readonly string[] =>
   Array.from({ length: STEPS }, (_, i) => format(interpolate(stops, i / (STEPS - 1))));
 
-const LIGHT = steps(LIGHT_STOPS);
-const DARK = steps(DARK_STOPS);
+const RAMPS = {
+  quality: { light: steps(LIGHT_STOPS), dark: steps(DARK_STOPS) },
+  amount: { light: steps(LIGHT_AMOUNTS), dark: steps(DARK_AMOUNTS) },
+} as const;
 
-/** The steps of the ramp, the worst first. */
-export const ramp = (dark: boolean): readonly string[] => (dark ? DARK : LIGHT);
+/** The steps of a ramp, the worst or the largest first. */
+export const ramp = (kind: RampKind, dark: boolean): readonly string[] => RAMPS[kind][dark ? 'dark' : 'light'];
 
 /** Relative luminance, from 0 for black to 1 for white: WCAG 2.2. */
 export function luminance(hex: string): number {

@@ -30,6 +30,12 @@ export function scaleOf(values: ArrayLike<number>, better: Better, log: boolean)
   return better === 'high' ? { worst: low, best: high, log } : { worst: high, best: low, log };
 }
 
+/** A scale from nothing to the largest share: one that stands out shall, in a model where others are next to nothing. */
+export function scaleOfShares(values: ArrayLike<number>): Scale {
+  const largest = Array.from(values).reduce((most, value) => (value > most ? value : most), 0);
+  return { worst: largest || 1, best: 0, log: false };
+}
+
 /** True if `a` is worse than `b`; no value is never worse. */
 export const isWorse = (better: Better, a: number, b: number): boolean =>
   Number.isNaN(b) ? !Number.isNaN(a) : better === 'high' ? a < b : a > b;

@@ -30,12 +30,13 @@ export function GroupDetails({ model, values, palette, group, onNode }: Props) {
     <div className={classes.panel} data-testid="group-details">
       <h2 className={classes.name}>{group < 0 ? 'Model' : model.nameOf(boxOfGroup(group))}</h2>
       <p className={classes.none}>
-        {countText(count, 'op')}, {worst.length.toLocaleString('en')} with a value.{' '}
-        {group < 0 && 'Choose an op in the graph, the outline or the table to see all about it.'}
+        {countText(count, 'op')}
+        {worst.length > 0 && `, ${worst.length.toLocaleString('en')} with a value`}.{' '}
+        {group < 0 && 'Choose an op to see all about it.'}
       </p>
-      <section className={classes.section}>
-        <h3>Worst {group < 0 ? 'ops' : 'inside'}</h3>
-        {worst.length ? (
+      {worst.length > 0 && (
+        <section className={classes.section}>
+          <h3>Worst {group < 0 ? 'ops' : 'inside'}</h3>
           <ul className={classes.list}>
             {worst.slice(0, SHOWN).map((node) => (
               <li key={node}>
@@ -51,10 +52,8 @@ export function GroupDetails({ model, values, palette, group, onNode }: Props) {
               </li>
             ))}
           </ul>
-        ) : (
-          <p className={classes.none}>No op here has a value of this metric.</p>
-        )}
-      </section>
+        </section>
+      )}
     </div>
   );
 }

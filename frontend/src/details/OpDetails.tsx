@@ -58,39 +58,12 @@ function Op({ run, op, table, row, onRow, onNode }: Omit<Props, 'side' | 'node'>
         />
       )}
       {shown !== undefined && <RowDetails run={run} table={table} row={shown} />}
-      {!rows.length && (
+      {!rows.length && table.length > 0 && (
         <p className={classes.none}>
           {op.skipped ? `Not compared: ${op.skipped}.` : 'No tensor of this op was compared.'}
         </p>
       )}
-      <Section title="Quantization">
-        {op.encodings.length ? (
-          <table className={classes.table}>
-            <thead>
-              <tr>
-                <th>tensor</th>
-                <th>dtype</th>
-                <th>granularity</th>
-                <th>scale</th>
-                <th>zero point</th>
-              </tr>
-            </thead>
-            <tbody>
-              {op.encodings.map((encoding) => (
-                <tr key={encoding.row}>
-                  <td title={encoding.tensor}>{encoding.role}</td>
-                  <td>{encoding.dtype}</td>
-                  <td>{encoding.granularity || '–'}</td>
-                  <td>{numberText(typeof encoding.scale === 'number' ? encoding.scale : NaN)}</td>
-                  <td>{encoding.zero_point ?? '–'}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        ) : (
-          <p className={classes.none}>Nothing of this op is quantized.</p>
-        )}
-      </Section>
+      {table.length > 0 && <Quantization op={op} />}
       <Section title="Attributes">
         {Object.keys(op.attributes).length ? (
           <Facts facts={Object.entries(op.attributes).map(([name, value]) => [name, attributeText(value)])} />
@@ -101,6 +74,40 @@ function Op({ run, op, table, row, onRow, onNode }: Omit<Props, 'side' | 'node'>
       <Operands title="Inputs" operands={op.inputs} onNode={onNode} />
       <Operands title="Outputs" operands={op.outputs} onNode={onNode} />
     </div>
+  );
+}
+
+/** How each tensor of the op is quantized. */
+function Quantization({ op }: { op: GraphNode }) {
+  return (
+    <Section title="Quantization">
+      {op.encodings.length ? (
+        <table className={classes.table}>
+          <thead>
+            <tr>
+              <th>tensor</th>
+              <th>dtype</th>
+              <th>granularity</th>
+              <th>scale</th>
+              <th>zero point</th>
+            </tr>
+          </thead>
+          <tbody>
+            {op.encodings.map((encoding) => (
+              <tr key={encoding.row}>
+                <td title={encoding.tensor}>{encoding.role}</td>
+                <td>{encoding.dtype}</td>
+                <td>{encoding.granularity || '–'}</td>
+                <td>{numberText(typeof encoding.scale === 'number' ? encoding.scale : NaN)}</td>
+                <td>{encoding.zero_point ?? '–'}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      ) : (
+        <p className={classes.none}>Nothing of this op is quantized.</p>
+      )}
+    </Section>
   );
 }
 

@@ -7,12 +7,13 @@ import { ActivationHistogram } from '../charts/ActivationHistogram';
 import { BudgetBar } from '../charts/BudgetBar';
 import { ramp } from '../colour/ramp';
 import { stepOf } from '../colour/scale';
-import { METRICS, scaleFor, valueText } from '../metrics/metrics';
+import { METRICS, rampOf, scaleFor, valueText } from '../metrics/metrics';
 import { ChannelViews } from './ChannelViews';
 import classes from './details.module.css';
 
 /** Figures that head a row's details, where it has them. */
 const HEADLINES = [
+  'output_error_share',
   'sqnr_db',
   'isolated_sqnr_db',
   'local_sqnr_db',
@@ -68,7 +69,11 @@ function Figures({ table, row }: { table: RowTable; row: number }) {
           <div key={metric.id} title={metric.hint}>
             <dt>{metric.title}</dt>
             <dd data-testid={`figure-${metric.id}`}>
-              <span className={classes.swatch} style={{ background: ramp(dark)[step] }} aria-hidden="true" />
+              <span
+                className={classes.swatch}
+                style={{ background: ramp(rampOf(metric), dark)[step] }}
+                aria-hidden="true"
+              />
               {valueText(metric, value)}
             </dd>
           </div>

@@ -1,9 +1,10 @@
 import { type KeyboardEvent, type PointerEvent, type RefObject, useEffect, useRef, useState } from 'react';
+import { rootScale } from '../app/root-scale';
 import type { Point } from './camera';
 import { type BoxId, groupOfBox, isGroup } from './ids';
 import { actionOfKey } from './keyboard';
 import type { GraphModel } from './model';
-import { DARK_PALETTE, LIGHT_PALETTE } from './palette';
+import type { Palette } from './palette';
 import { GraphSurface } from './surface';
 import type { GraphValues } from './values';
 import classes from './GraphCanvas.module.css';
@@ -15,7 +16,7 @@ const PINCH_ZOOM = 0.01;
 interface Props {
   model: GraphModel;
   values: GraphValues | null;
-  dark: boolean;
+  palette: Palette;
   selected: BoxId | null;
   matches: ReadonlySet<BoxId>;
   bright: ReadonlySet<BoxId> | null;
@@ -30,7 +31,7 @@ const label =
 
 /** The graph with its minimap, and what pointer, wheel and keys do in it. */
 export function GraphCanvas(props: Props) {
-  const { model, values, dark, selected, matches, bright, onSelect, surface } = props;
+  const { model, values, palette, selected, matches, bright, onSelect, surface } = props;
   const host = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const minimap = useRef<HTMLCanvasElement>(null);
@@ -46,7 +47,7 @@ export function GraphCanvas(props: Props) {
     });
     surface.current = created;
     created.mark({
-      palette: latest.current.dark ? DARK_PALETTE : LIGHT_PALETTE,
+      palette: latest.current.palette,
       values: latest.current.values,
       selected: latest.current.selected,
     });
@@ -54,7 +55,7 @@ export function GraphCanvas(props: Props) {
     const observer = new ResizeObserver(() => {
       const { clientWidth: width, clientHeight: height } = host.current!;
       const map = minimap.current!;
-      created.resize({ width, height }, { width: map.clientWidth, height: map.clientHeight });
+      created.resize({ width, height }, { width: map.clientWidth, height: map.clientHeight }, rootScale());
     });
     observer.observe(host.current!);
     return () => {
@@ -64,10 +65,9 @@ export function GraphCanvas(props: Props) {
     };
   }, [model, surface]);
 
-  useEffect(() => surface.current?.mark({ palette: dark ? DARK_PALETTE : LIGHT_PALETTE }), [dark, model, surface]);
   useEffect(
-    () => surface.current?.mark({ values, selected, matches, bright }),
-    [values, selected, matches, bright, model, surface],
+    () => surface.current?.mark({ palette, values, selected, matches, bright }),
+    [palette, values, selected, matches, bright, model, surface],
   );
 
   useEffect(() => {
@@ -98,7 +98,8 @@ export function GraphCanvas(props: Props) {
       surface.current!.mark({ hovered });
       return;
     }
-    const [dx, dy] = [event.clientX - from.x, event.clientY - from.y];
+    const scale = rootScale();
+    const [dx, dy] = [(event.clientX - from.x) / scale, (event.clientY - from.y) / scale];
     if (!from.moved && Math.abs(dx) + Math.abs(dy) <= DRAG_PIXELS) return;
     drag.current = { x: event.clientX, y: event.clientY, moved: true };
     event.currentTarget.style.cursor = 'grabbing';
@@ -172,5 +173,6 @@ const summary = ({ boxes, portals }: { boxes: number; portals: number }): string
 
 function pointIn(element: Element, event: { clientX: number; clientY: number }): Point {
   const box = element.getBoundingClientRect();
-  return { x: event.clientX - box.x, y: event.clientY - box.y };
+  const scale = rootScale();
+  return { x: (event.clientX - box.x) / scale, y: (event.clientY - box.y) / scale };
 }

@@ -1,3 +1,4 @@
+import { ScaleBar } from '../colour/ScaleBar';
 import type { Metric } from '../metrics/metrics';
 import { valueText } from '../metrics/metrics';
 import classes from './Legend.module.css';
@@ -9,13 +10,8 @@ export function Legend({ metric, values, palette }: { metric: Metric; values: Gr
   const { worst, best } = values.scale;
   return (
     <div className={classes.legend} data-testid="legend">
-      <span>{valueText(metric, worst)}</span>
-      <span
-        className={classes.bar}
-        style={{ background: `linear-gradient(90deg, ${palette.ramp.join()})` }}
-        aria-hidden="true"
-      />
-      <span>{valueText(metric, best)}</span>
+      <strong>{metric.title}</strong>
+      <ScaleBar ramp={palette.ramp} worst={valueText(metric, worst)} best={valueText(metric, best)} />
       <span className={classes.hollow} aria-hidden="true" />
       <span>no value</span>
     </div>

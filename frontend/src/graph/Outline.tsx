@@ -1,5 +1,6 @@
 import { useVirtualizer } from '@tanstack/react-virtual';
 import { type KeyboardEvent, useEffect, useMemo, useRef } from 'react';
+import { rem, useRootScale } from '../app/root-scale';
 import { type BoxId, groupOfBox, isGroup } from './ids';
 import type { GraphModel } from './model';
 import type { Palette } from './palette';
@@ -43,12 +44,14 @@ function linesOf(model: GraphModel, open: ReadonlySet<number>): Line[] {
 export function Outline({ model, values, palette, open, selected, onSelect, onToggle }: Props) {
   const lines = useMemo(() => linesOf(model, open), [model, open]);
   const scroller = useRef<HTMLDivElement>(null);
+  const scale = useRootScale();
   const rows = useVirtualizer({
     count: lines.length,
     getScrollElement: () => scroller.current,
-    estimateSize: () => ROW_PIXELS,
+    estimateSize: () => ROW_PIXELS * scale,
     overscan: 12,
   });
+  useEffect(() => rows.measure(), [rows, scale]);
   const at = useMemo(() => lines.findIndex((line) => line.id === selected), [lines, selected]);
   useEffect(() => {
     if (at >= 0) rows.scrollToIndex(at, { align: 'auto' });
@@ -99,7 +102,7 @@ export function Outline({ model, values, palette, open, selected, onSelect, onTo
               aria-selected={id === selected}
               aria-expanded={group === null ? undefined : isOpen}
               data-testid="outline-item"
-              style={{ transform: `translateY(${start}px)`, paddingLeft: 8 + (level - 1) * INDENT_PIXELS }}
+              style={{ transform: `translateY(${start}px)`, paddingLeft: rem(8 + (level - 1) * INDENT_PIXELS) }}
               title={model.nameOf(id)}
               onClick={() => onSelect(id)}
             >

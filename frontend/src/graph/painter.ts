@@ -199,9 +199,8 @@ function paintGroupLabel(
   context.font = `600 ${LABEL_PIXELS}px ${FONT}`;
   context.fillText(`▸ ${model.label(id[i])}`, x[i] + 9, y[i] + 14);
   context.font = `${VALUE_PIXELS}px ${FONT}`;
-  const worst = values ? values.worstIn(group) : NaN;
-  const count = `${model.opCount[group]} ops`;
-  context.fillText(Number.isNaN(worst) ? count : `${count} · worst ${values!.text(worst)}`, x[i] + 9, y[i] + 29);
+  const words = [`${model.opCount[group]} ops`, values?.words(group)].filter(Boolean);
+  context.fillText(words.join(' · '), x[i] + 9, y[i] + 29);
   const strip = values?.strip(group);
   if (!strip || strip.length < 2) return;
   const cell = (width[i] - 18) / strip.length;

@@ -1,4 +1,4 @@
-import { inkOn, ramp } from '../colour/ramp';
+import { inkOn, ramp, type RampKind } from '../colour/ramp';
 
 /** All colours of the graph view. */
 export interface Palette {
@@ -26,13 +26,18 @@ export interface Palette {
   ink: readonly string[];
 }
 
-const withRamp = (dark: boolean, colours: Omit<Palette, 'ramp' | 'ink'>): Palette => ({
-  ...colours,
-  ramp: ramp(dark),
-  ink: ramp(dark).map(inkOn),
-});
+type Palettes = Readonly<Record<RampKind, Palette>>;
 
-export const LIGHT_PALETTE = withRamp(false, {
+function withRamps(dark: boolean, colours: Omit<Palette, 'ramp' | 'ink'>): Palettes {
+  const withRamp = (kind: RampKind): Palette => ({
+    ...colours,
+    ramp: ramp(kind, dark),
+    ink: ramp(kind, dark).map(inkOn),
+  });
+  return { quality: withRamp('quality'), amount: withRamp('amount') };
+}
+
+export const LIGHT_PALETTES = withRamps(false, {
   background: '#f7f8fa',
   container: ['#eef1f5', '#e5eaf0', '#dce3eb', '#d3dbe5'],
   containerEdge: '#b9c4d1',
@@ -53,7 +58,7 @@ export const LIGHT_PALETTE = withRamp(false, {
   outgoing: '#b3530f',
 });
 
-export const DARK_PALETTE = withRamp(true, {
+export const DARK_PALETTES = withRamps(true, {
   background: '#12161b',
   container: ['#191e25', '#20262f', '#272f39', '#2e3743'],
   containerEdge: '#414c5a',
@@ -73,3 +78,5 @@ export const DARK_PALETTE = withRamp(true, {
   incoming: '#4fd1a5',
   outgoing: '#f0a35e',
 });
+
+export const paletteOf = (kind: RampKind, dark: boolean): Palette => (dark ? DARK_PALETTES : LIGHT_PALETTES)[kind];

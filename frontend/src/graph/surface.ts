@@ -19,7 +19,7 @@ import { cameraAt, paintMinimap } from './minimap';
 import type { GraphModel } from './model';
 import { initiallyOpen, opensWith } from './opening';
 import { paint, type Picture } from './painter';
-import { LIGHT_PALETTE, type Palette } from './palette';
+import { paletteOf, type Palette } from './palette';
 import { Scene } from './scene';
 import type { LayoutThread } from './thread';
 import { boxWidths } from './widths';
@@ -43,10 +43,12 @@ export class GraphSurface {
   private camera: Camera = { x: 0, y: 0, zoom: 1 };
   private view: Size = { width: 0, height: 0 };
   private map: Size = { width: 0, height: 0 };
+  private scale = 1;
   private open: Set<number>;
   private frame = 0;
   private animation = 0;
   private isPlaced = false;
+  private first: BoxId | null = null;
   private stopped = false;
   private marks: Pick<Picture, 'selected' | 'hovered' | 'matches' | 'bright' | 'values' | 'palette'> = {
     selected: null,
@@ -54,7 +56,7 @@ export class GraphSurface {
     matches: new Set(),
     bright: null,
     values: null,
-    palette: LIGHT_PALETTE,
+    palette: paletteOf('quality', false),
   };
 
   constructor(
@@ -92,10 +94,8 @@ export class GraphSurface {
   /** Lay out the graph as it is at first, with these boxes in sight. */
   start(reveal: BoxId | null): void {
     if (reveal !== null) for (const group of this.model.ancestorsOf(reveal)) this.open.add(group);
-    void this.arrange(() => {
-      this.place();
-      if (reveal !== null) this.centre(reveal, false);
-    });
+    this.first = reveal;
+    void this.arrange(() => this.place());
   }
 
   toggle(group: number): void {
@@ -160,16 +160,20 @@ export class GraphSurface {
     return { width: Math.max(1, layout?.totalWidth ?? 1), height: Math.max(1, layout?.totalHeight ?? 1) };
   }
 
+  /** Put the camera where it begins, once both the layout and the size of the view are known. */
   private place(): void {
     if (!this.view.width || !this.scene) return;
     this.isPlaced = true;
     this.moveTo(opening(this.world, this.view));
+    if (this.first !== null) this.centre(this.first, false);
   }
 
-  resize(view: Size, map: Size): void {
+  /** Take the sizes of both canvases on the page; all that is drawn is `scale` times as large as on a usual screen. */
+  resize(view: Size, map: Size, scale: number): void {
     const ratio = window.devicePixelRatio || 1;
-    this.view = view;
-    this.map = map;
+    this.scale = scale;
+    this.view = { width: view.width / scale, height: view.height / scale };
+    this.map = { width: map.width / scale, height: map.height / scale };
     this.canvas.width = Math.round(view.width * ratio);
     this.canvas.height = Math.round(view.height * ratio);
     this.minimap.width = Math.round(map.width * ratio);
@@ -243,10 +247,10 @@ export class GraphSurface {
     const { x, y, zoom } = this.camera;
     const { left, top } = this.canvas.getBoundingClientRect();
     return {
-      x: left + (box.x - x) * zoom,
-      y: top + (box.y - y) * zoom,
-      width: box.width * zoom,
-      height: box.height * zoom,
+      x: left + (box.x - x) * zoom * this.scale,
+      y: top + (box.y - y) * zoom * this.scale,
+      width: box.width * zoom * this.scale,
+      height: box.height * zoom * this.scale,
     };
   }
 
@@ -267,7 +271,7 @@ export class GraphSurface {
       scene: this.scene,
       camera: this.camera,
       view: this.view,
-      pixelRatio: window.devicePixelRatio || 1,
+      pixelRatio: (window.devicePixelRatio || 1) * this.scale,
     };
     paint(this.context, picture);
     paintMinimap(this.minimapContext, picture, this.map);

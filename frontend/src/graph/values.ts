@@ -2,7 +2,10 @@ import { type Better, isWorse, type Scale, stepOf } from '../colour/scale';
 import { type BoxId, groupOfBox, isGroup } from './ids';
 import type { GraphModel } from './model';
 
-/** A group's colour is the mean of this worst part of its ops: of big groups, the single worst would paint all red. */
+/**
+ * Where values do not add up, a group's colour is the mean of this worst part of its ops: of big groups, the single
+ * worst would paint all red.
+ */
 const WORST_PART = 0.05;
 const STRIP_CELLS = 24;
 
@@ -19,6 +22,8 @@ export class GraphValues {
     readonly better: Better,
     /** A value in words with its unit. */
     readonly text: (value: number) => string,
+    /** Whether values add up: then a group has the sum of its ops. */
+    private readonly adds = false,
   ) {
     this.ofGroup = new Float64Array(model.groupCount).fill(NaN);
     this.worstOfGroup = new Float64Array(model.groupCount).fill(NaN);
@@ -35,6 +40,10 @@ export class GraphValues {
     held.forEach((values, group) => {
       if (!values.length) return;
       this.worstOfGroup[group] = values[0];
+      if (this.adds) {
+        this.ofGroup[group] = values.reduce((sum, value) => sum + value, 0);
+        return;
+      }
       const worst = values.slice(0, Math.max(1, Math.ceil(values.length * WORST_PART))).filter(Number.isFinite);
       this.ofGroup[group] = worst.length ? worst.reduce((sum, v) => sum + v, 0) / worst.length : values[0];
     });
@@ -44,8 +53,11 @@ export class GraphValues {
     return isGroup(id) ? this.ofGroup[groupOfBox(id)] : this.ofNode[id];
   }
 
-  worstIn(group: number): number {
-    return this.worstOfGroup[group];
+  /** What a group holds in words: the sum where values add up, else its worst; "" without a value. */
+  words(group: number): string {
+    const worst = this.worstOfGroup[group];
+    if (Number.isNaN(worst)) return '';
+    return this.adds ? `${this.text(this.ofGroup[group])} in all` : `worst ${this.text(worst)}`;
   }
 
   step(id: BoxId): number {

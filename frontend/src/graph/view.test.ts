@@ -98,7 +98,7 @@ test('a group has the colour of its worst ops and says the worst of all', () => 
     'high',
     String,
   );
-  expect(values.worstIn(0)).toBe(10);
+  expect(values.words(0)).toBe('worst 10');
   expect(values.of(-1)).toBe(10);
   expect(values.step(0)).toBe(-1);
   expect(values.step(3)).toBeGreaterThan(values.step(2));

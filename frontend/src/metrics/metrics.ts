@@ -1,6 +1,7 @@
 import type { NumberColumn, RowTable } from '../api/rows';
-import { decibelText, numberText, percentText } from '../app/text';
-import { type Better, type Scale, scaleOf } from '../colour/scale';
+import { decibelText, numberText, percentText, shareText } from '../app/text';
+import type { RampKind } from '../colour/ramp';
+import { type Better, type Scale, scaleOf, scaleOfShares } from '../colour/scale';
 
 /** A number of a row, and how it reads: which way it gets worse, and from where to where colours span. */
 export interface Metric {
@@ -12,6 +13,12 @@ export interface Metric {
   log: boolean;
   /** Fixed ends, where a value means the same in every model; else they come from the values. */
   scale?: Scale;
+  /** Whether values, which are shares, are written and asked for in percent. */
+  percent?: boolean;
+  /** Amounts are coloured by one hue from nothing to the largest; all else by how good it is. */
+  ramp?: RampKind;
+  /** Whether values are parts of one whole, so that they add up. */
+  adds?: boolean;
   text(value: number): string;
   values(rows: RowTable): Float64Array;
 }
@@ -57,6 +64,7 @@ function budgetShare(part: string): Metric {
     better: 'low',
     log: false,
     scale: { worst: 1, best: 0, log: false },
+    percent: true,
     text: percentText,
     values: (rows) => {
       const all = rows.numbers('mse');
@@ -65,6 +73,21 @@ function budgetShare(part: string): Metric {
   };
 }
 
+/** The order of tables, and what the overview shows: what an op does to the model's output, not to its own. */
+export const OUTPUT_ERROR: Metric = {
+  id: 'output_error_share',
+  title: 'Output error',
+  unit: '',
+  hint: 'Estimated part of the error at the model’s output that arises in this op; all ops together make 100 %',
+  better: 'low',
+  log: false,
+  percent: true,
+  ramp: 'amount',
+  adds: true,
+  text: shareText,
+  values: ofColumn('output_error_share'),
+};
+
 /** All metrics that the graph can be coloured by and tables be filtered by, the most telling first. */
 export const METRICS: readonly Metric[] = [
   decibels(
@@ -72,6 +95,7 @@ export const METRICS: readonly Metric[] = [
     'SQNR',
     'Cumulative: this tensor of the quantized model against the reference, with all that came before',
   ),
+  OUTPUT_ERROR,
   decibels('isolated_sqnr_db', 'SQNR isolated', 'The op alone, quantized on the reference’s inputs'),
   decibels('local_sqnr_db', 'SQNR local', 'This tensor’s own rounding and clipping'),
   decibels('simulated_sqnr_db', 'SQNR simulated', 'Cumulative error of the simulated trace'),
@@ -89,6 +113,8 @@ export const METRICS: readonly Metric[] = [
   },
   {
     ...number('clipped_fraction', 'Clipped', 'Share of the reference outside the representable range', 'low', false),
+    scale: { worst: 0.01, best: 0, log: false },
+    percent: true,
     text: percentText,
   },
   {
@@ -114,7 +140,9 @@ export const valueText = (metric: Metric, value: number): string =>
   metric.unit && Number.isFinite(value) ? `${metric.text(value)} ${metric.unit}` : metric.text(value);
 
 export const scaleFor = (metric: Metric, values: ArrayLike<number>): Scale =>
-  metric.scale ?? scaleOf(values, metric.better, metric.log);
+  metric.scale ?? (metric.ramp === 'amount' ? scaleOfShares(values) : scaleOf(values, metric.better, metric.log));
+
+export const rampOf = (metric: Metric): RampKind => metric.ramp ?? 'quality';
 
 const WORST_PART = 0.1;
 

@@ -107,13 +107,19 @@ function Compared({ comparison }: { comparison: Comparison }) {
               onSort={setSort}
               selected={selected}
               onSelect={setSelected}
-              empty="No row passes the filter."
+              empty={
+                comparison.op.length
+                  ? 'No row passes the filter.'
+                  : 'Neither run compared tensors: both measured something else.'
+              }
             />
           </div>
         </div>
-        <div className={classes.picture}>
-          <Picture comparison={comparison} metricId={metricId} selected={selected} onPick={setSelected} />
-        </div>
+        {gains.some((gain) => !Number.isNaN(gain)) && (
+          <div className={classes.picture}>
+            <Picture comparison={comparison} metricId={metricId} selected={selected} onPick={setSelected} />
+          </div>
+        )}
       </div>
     </div>
   );
@@ -174,7 +180,9 @@ function RunCard({ letter, run }: { letter: string; run: RunSummary }) {
           {run.name}
         </a>
         <div className={classes.soft}>
-          {[run.model, run.mode, bytesText(run.quantized_bytes)].filter(Boolean).join(' · ')}
+          {[run.model, run.mode, run.quantized_bytes === null ? '' : bytesText(run.quantized_bytes)]
+            .filter(Boolean)
+            .join(' · ')}
         </div>
       </div>
       {accuracy && (
@@ -193,6 +201,12 @@ function Tally({ gains }: { gains: Float64Array }) {
   const better = gains.filter((gain) => gain > 0).length;
   const worse = gains.filter((gain) => gain < 0).length;
   const alone = gains.filter(Number.isNaN).length;
+  if (alone === gains.length)
+    return (
+      <p className={classes.tally} data-testid="tally">
+        No tensor was compared in both runs, so that there is nothing to set side by side.
+      </p>
+    );
   return (
     <p className={classes.tally} data-testid="tally">
       In B <strong>{better}</strong> tensors are better and <strong>{worse}</strong> worse than in A

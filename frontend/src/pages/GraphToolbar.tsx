@@ -1,6 +1,6 @@
 import { Button, SegmentedControl, Select, Switch, TextInput } from '@mantine/core';
 import { type RefObject, useState } from 'react';
-import type { Role, Side } from '../api/types';
+import type { Role, RunSummary, Side } from '../api/types';
 import type { RunState } from '../app/route';
 import type { BoxId } from '../graph/ids';
 import type { GraphSurface } from '../graph/surface';
@@ -8,6 +8,7 @@ import { type Metric, METRICS } from '../metrics/metrics';
 import classes from './GraphToolbar.module.css';
 
 interface Props {
+  run: RunSummary;
   side: Side;
   role: Role;
   metric: Metric;
@@ -23,7 +24,7 @@ interface Props {
 
 /** Which model, which tensors and which metric the graph shows, and ways to find an op. */
 export function GraphToolbar(props: Props) {
-  const { side, role, metric, search, matches, onlyBad, surface, onSearch, onFound, onOnlyBad, onState } = props;
+  const { run, side, role, metric, search, matches, onlyBad, surface, onSearch, onFound, onOnlyBad, onState } = props;
   const [at, setAt] = useState(0);
   const step = (by: number): void => {
     if (!matches.length) return;
@@ -33,49 +34,55 @@ export function GraphToolbar(props: Props) {
   };
   return (
     <div className={classes.bar}>
-      <SegmentedControl
-        size="xs"
-        aria-label="Model"
-        data-testid="side"
-        value={side}
-        onChange={(value) => onState({ side: value as Side })}
-        data={[
-          { value: 'reference', label: 'Reference' },
-          { value: 'quantized', label: 'Quantized' },
-        ]}
-      />
-      <SegmentedControl
-        size="xs"
-        aria-label="Tensors"
-        data-testid="role"
-        value={role}
-        onChange={(value) => onState({ role: value as Role })}
-        data={[
-          { value: 'activation', label: 'Activations' },
-          { value: 'weight', label: 'Weights' },
-          { value: 'bias', label: 'Biases' },
-        ]}
-      />
-      <Select
-        size="xs"
-        w={160}
-        aria-label="Colour by"
-        data-testid="metric"
-        data={METRICS.map(({ id, title, unit }) => ({ value: id, label: unit ? `${title} (${unit})` : title }))}
-        value={metric.id}
-        allowDeselect={false}
-        maxDropdownHeight={420}
-        comboboxProps={{ transitionProps: { duration: 0 } }}
-        onChange={(id) => id && onState({ metric: id })}
-      />
-      <Switch
-        size="xs"
-        label="Only bad"
-        title="Dims all ops that do not pass the table's filter"
-        checked={onlyBad}
-        data-testid="only-bad"
-        onChange={(event) => onOnlyBad(event.currentTarget.checked)}
-      />
+      {run.kind !== 'sensitivity' && (
+        <SegmentedControl
+          size="xs"
+          aria-label="Model"
+          data-testid="side"
+          value={side}
+          onChange={(value) => onState({ side: value as Side })}
+          data={[
+            { value: 'reference', label: 'Reference' },
+            { value: 'quantized', label: 'Quantized' },
+          ]}
+        />
+      )}
+      {run.kind === 'diagnose' && (
+        <>
+          <SegmentedControl
+            size="xs"
+            aria-label="Tensors"
+            data-testid="role"
+            value={role}
+            onChange={(value) => onState({ role: value as Role })}
+            data={[
+              { value: 'activation', label: 'Activations' },
+              { value: 'weight', label: 'Weights' },
+              { value: 'bias', label: 'Biases' },
+            ]}
+          />
+          <Select
+            size="xs"
+            w={160}
+            aria-label="Colour by"
+            data-testid="metric"
+            data={METRICS.map(({ id, title, unit }) => ({ value: id, label: unit ? `${title} (${unit})` : title }))}
+            value={metric.id}
+            allowDeselect={false}
+            maxDropdownHeight={420}
+            comboboxProps={{ transitionProps: { duration: 0 } }}
+            onChange={(id) => id && onState({ metric: id })}
+          />
+          <Switch
+            size="xs"
+            label="Only bad"
+            title="Dims all ops that do not pass the table's filter"
+            checked={onlyBad}
+            data-testid="only-bad"
+            onChange={(event) => onOnlyBad(event.currentTarget.checked)}
+          />
+        </>
+      )}
       <span className={classes.gap} />
       <TextInput
         size="xs"

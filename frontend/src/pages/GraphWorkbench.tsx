@@ -1,21 +1,25 @@
 import { useCallback, useDeferredValue, useEffect, useMemo, useRef, useState } from 'react';
 import type { RowTable } from '../api/rows';
-import type { Side } from '../api/types';
+import type { RunSummary, Sensitivities, Side } from '../api/types';
 import { type RunState, useChangeState } from '../app/route';
+import { rem } from '../app/root-scale';
 import { Splitter, useSplit } from '../app/Splitter';
 import { useDark } from '../app/use-dark';
 import { GroupDetails } from '../details/GroupDetails';
 import { OpDetails } from '../details/OpDetails';
+import { type Effect, effectMetric, effectsOf, effectValues, nounOf, shownInGraph } from '../effects/effects';
+import { EffectFacts } from '../effects/EffectFacts';
+import { EffectTable } from '../effects/EffectTable';
 import { valuesOf } from '../graph/graph-values';
 import { GraphCanvas } from '../graph/GraphCanvas';
 import { type BoxId, boxOfGroup, groupOfBox, isGroup } from '../graph/ids';
 import { Legend } from '../graph/Legend';
 import type { GraphModel } from '../graph/model';
 import { Outline } from '../graph/Outline';
-import { DARK_PALETTE, LIGHT_PALETTE } from '../graph/palette';
+import { paletteOf } from '../graph/palette';
 import type { GraphSurface } from '../graph/surface';
 import { exposeSurface } from '../graph/test-hook';
-import { badThreshold, metricOf } from '../metrics/metrics';
+import { badThreshold, metricOf, rampOf } from '../metrics/metrics';
 import { filterRows, isFiltering, NO_FILTER, type RowFilter } from '../table/filter';
 import { ACTIVATION_COLUMNS, WEIGHT_COLUMNS } from '../table/op-columns';
 import { OpTable } from '../table/OpTable';
@@ -23,9 +27,11 @@ import { GraphToolbar } from './GraphToolbar';
 import classes from './GraphWorkbench.module.css';
 
 interface Props {
-  run: string;
+  run: RunSummary;
   model: GraphModel;
   table: RowTable;
+  /** What ops do to the output, where that was measured in place of tensors. */
+  effects: Sensitivities | null;
   side: Side;
   state: RunState;
 }
@@ -34,10 +40,9 @@ interface Props {
 const SHORTEST_SEARCH = 2;
 
 /** Outline, graph, table and details, with one selection for all of them, which the address holds. */
-export function GraphWorkbench({ run, model, table, side, state }: Props) {
+export function GraphWorkbench({ run, model, table, effects: measured, side, state }: Props) {
   const change = useChangeState();
   const dark = useDark();
-  const palette = dark ? DARK_PALETTE : LIGHT_PALETTE;
   const surface = useRef<GraphSurface | null>(null);
   const [open, setOpen] = useState<ReadonlySet<number>>(new Set());
   const [filter, setFilter] = useState<RowFilter>(NO_FILTER);
@@ -48,9 +53,19 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
   const below = useSplit('table', 250, 80, 900);
 
   const role = state.role ?? 'activation';
-  const metric = metricOf(state.metric);
+  const comparesTensors = run.kind === 'diagnose';
+  const effects = useMemo(() => (measured ? effectsOf(measured) : null), [measured]);
+  const chosen = metricOf(state.metric);
+  const metric = useMemo(
+    () => (measured && effects ? effectMetric(measured, effects) : chosen),
+    [measured, effects, chosen],
+  );
+  const palette = paletteOf(rampOf(metric), dark);
   const nodeColumn = table.numbers(side === 'reference' ? 'node' : 'quantized_node');
-  const values = useMemo(() => valuesOf(model, table, metric, role, side), [model, table, metric, role, side]);
+  const values = useMemo(
+    () => (effects ? effectValues(model, metric, effects) : valuesOf(model, table, metric, role, side)),
+    [model, table, effects, metric, role, side],
+  );
 
   const selected = selectedBox(state, model, table, nodeColumn);
   const ofRole = useMemo(() => table.ofRole(role), [table, role]);
@@ -109,10 +124,16 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
   useEffect(() => exposeSurface(() => surface.current, model), [model]);
 
   const rowOfSelection = selectedRow(state, selected, model, table, role);
+  const selectedEffect = useMemo(() => {
+    if (!effects || selected === null) return null;
+    const at = effects.findIndex((effect) => boxOfEffect(effect, model) === selected);
+    return at < 0 ? null : at;
+  }, [effects, selected, model]);
   const columns = role === 'activation' ? ACTIVATION_COLUMNS : WEIGHT_COLUMNS;
   return (
     <div className={classes.workbench}>
       <GraphToolbar
+        run={run}
         side={side}
         role={role}
         metric={metric}
@@ -130,7 +151,7 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
         onState={(next) => change(next, 'replace')}
       />
       <div className={classes.panes}>
-        <nav className={classes.pane} style={{ width: outline.size }} aria-label="Outline">
+        <nav className={classes.pane} style={{ width: rem(outline.size) }} aria-label="Outline">
           <Outline
             model={model}
             values={values}
@@ -148,41 +169,59 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
               surface={surface}
               model={model}
               values={values}
-              dark={dark}
+              palette={palette}
               selected={selected}
               matches={matches}
               bright={bright}
               onSelect={select}
               onOpen={setOpen}
             />
-            <Legend metric={metric} values={values} palette={palette} />
+            {(comparesTensors || effects) && <Legend metric={metric} values={values} palette={palette} />}
           </div>
-          <Splitter label="Height of the table" direction="horizontal" split={below} sign={-1} />
-          <div style={{ height: below.size, flex: '0 0 auto' }}>
-            <OpTable
-              key={columns.length}
-              label={`Ops by ${role}`}
-              fileName={`${run}-${role}s`}
-              testId="ops"
-              table={table}
-              rows={rows}
-              all={ofRole.length}
-              types={types}
-              metric={metric}
-              filter={filter}
-              onFilter={setFilter}
-              columns={columns}
-              selected={rowOfSelection}
-              onSelect={selectRow}
-            />
-          </div>
+          {(comparesTensors || effects) && (
+            <Splitter label="Height of the table" direction="horizontal" split={below} sign={-1} />
+          )}
+          {effects && measured && (
+            <div style={{ height: rem(below.size), flex: '0 0 auto' }}>
+              <EffectTable
+                effects={effects}
+                noun={nounOf(measured)}
+                selected={selectedEffect}
+                onSelect={(index) => {
+                  const box = boxOfEffect(effects[index], model);
+                  if (box !== null) selectAndReveal(box);
+                }}
+              />
+            </div>
+          )}
+          {comparesTensors && (
+            <div style={{ height: rem(below.size), flex: '0 0 auto' }}>
+              <OpTable
+                key={columns.length}
+                label={`Ops by ${role}`}
+                fileName={`${run.name}-${role}s`}
+                testId="ops"
+                table={table}
+                rows={rows}
+                all={ofRole.length}
+                types={types}
+                metric={metric}
+                filter={filter}
+                onFilter={setFilter}
+                columns={columns}
+                selected={rowOfSelection}
+                onSelect={selectRow}
+              />
+            </div>
+          )}
         </div>
         <Splitter label="Width of the details" direction="vertical" split={details} sign={-1} />
-        <aside className={classes.pane} style={{ width: details.size }} aria-label="Details" tabIndex={0}>
+        <aside className={classes.pane} style={{ width: rem(details.size) }} aria-label="Details" tabIndex={0}>
+          {effects && selectedEffect !== null && <EffectFacts effect={effects[selectedEffect]} metric={metric} />}
           {selected !== null && !isGroup(selected) ? (
             <OpDetails
               key={selected}
-              run={run}
+              run={run.name}
               side={side}
               node={selected}
               table={table}
@@ -203,6 +242,12 @@ export function GraphWorkbench({ run, model, table, side, state }: Props) {
       </div>
     </div>
   );
+}
+
+/** The box of an effect; null where the graph has none. */
+function boxOfEffect(effect: Effect, model: GraphModel): BoxId | null {
+  const { group, op = '' } = shownInGraph(effect, model);
+  return group !== undefined ? boxOfGroup(group) : (model.indexOf.get(op) ?? null);
 }
 
 function selectedBox(state: RunState, model: GraphModel, table: RowTable, nodes: Float64Array): BoxId | null {

@@ -1,24 +1,37 @@
 import { useMemo } from 'react';
 import { toNumber } from '../api/figures';
-import { useGraph, useRows, useRun } from '../api/queries';
+import { useEffectsOf, useGraph, useRows, useRun } from '../api/queries';
 import type { RowTable } from '../api/rows';
 import type { RunDocument } from '../api/types';
 import { Card, Cards, Facts } from '../app/Card';
 import { CopyButton } from '../app/CopyButton';
-import { Answer, Notice } from '../app/Notice';
+import { Answer } from '../app/Notice';
 import { formatRoute, go } from '../app/route';
-import { bytesText, countText, decibelText, durationText, fileName, numberText, percentText } from '../app/text';
+import {
+  alignedText,
+  bytesText,
+  countText,
+  decibelText,
+  durationText,
+  fileName,
+  numberText,
+  percentText,
+} from '../app/text';
 import { DepthMap } from '../charts/DepthMap';
+import { effectsOf, nounOf, shownInGraph } from '../effects/effects';
 import { valuesOf } from '../graph/graph-values';
 import type { GraphModel } from '../graph/model';
 import { metricOf } from '../metrics/metrics';
 import { AccuracyCard } from './AccuracyCard';
-import { DamagedOps } from './DamagedOps';
+import { ErrorOrigins } from './ErrorOrigins';
 import classes from './OverviewPage.module.css';
+import { firstPage } from './run-pages';
+import { RunEnding } from './RunEnding';
 import type { RunPageProps } from './RunPage';
 
 const SHOWN_TYPES = 5;
 const SHOWN_SOURCES = 4;
+const SHOWN_EFFECTS = 8;
 
 /** A run at a glance: what was lost, where it broke, and whether the figures can be trusted. */
 export function OverviewPage({ run }: RunPageProps) {
@@ -34,32 +47,90 @@ function Overview({ run }: { run: RunDocument }) {
   const name = run.summary.name;
   const rows = useRows(name);
   const graph = useGraph(name, 'reference');
-  const { status, reason } = run.summary;
+  const diagnosis = run.summary.kind === 'diagnose';
   return (
     <div className={classes.page}>
-      {(status === 'failed' || status === 'killed') && (
-        <Notice title={status === 'failed' ? 'This run failed' : 'This run was killed'} tone="bad">
-          <p>{reason || 'It left no reason.'}</p>
-          <p>What it had measured by then is shown below.</p>
-        </Notice>
-      )}
+      <RunEnding run={run.summary} />
       <Cards>
-        <div className={classes.column}>
-          {run.accuracy.map((accuracy) => (
-            <AccuracyCard key={accuracy.metric} accuracy={accuracy} />
-          ))}
-          <Breaks run={run} />
-        </div>
-        <Coverage run={run} />
-        <Answer of={rows} what="the compared tensors">
-          {(table) => <DamagedOps run={name} table={table} />}
-        </Answer>
-        {rows.data && graph.data && <Depth run={name} table={rows.data} model={graph.data} />}
+        {(diagnosis || run.accuracy.length > 0) && (
+          <div className={classes.column}>
+            {run.accuracy.map((accuracy) => (
+              <AccuracyCard key={accuracy.metric} accuracy={accuracy} />
+            ))}
+            {diagnosis && <Breaks run={run} />}
+          </div>
+        )}
+        {!diagnosis && <Found run={run.summary} />}
+        {diagnosis && (
+          <Answer of={rows} what="the compared tensors">
+            {(table) => <ErrorOrigins run={name} table={table} />}
+          </Answer>
+        )}
+        {diagnosis && rows.data && graph.data && <Depth run={name} table={rows.data} model={graph.data} />}
+        {diagnosis && <Coverage run={run} />}
         <Origin run={run} />
-        <Stages run={run} />
+        {run.stages.length > 0 && <Stages run={run} />}
         <Notes run={run} />
       </Cards>
     </div>
+  );
+}
+
+/** What a run found that compared no tensors, and the way there. */
+function Found({ run }: { run: RunDocument['summary'] }) {
+  const found = useEffectsOf(run);
+  const effects = found ? effectsOf(found).slice(0, SHOWN_EFFECTS) : [];
+  const text = alignedText(Math.max(...effects.map(({ alone }) => alone)));
+  const graph = useGraph(run.name, 'reference').data;
+  const view = firstPage(run);
+  return (
+    <Card
+      title={found ? 'What does most damage to the output alone' : 'What this run found'}
+      testId="found-effects"
+      aside={
+        <a href={formatRoute({ page: 'run', run: run.name, view, state: {} })}>
+          {view === 'trials' ? 'all trials' : `all ${found?.rows.length ?? ''}`}
+        </a>
+      }
+    >
+      {found ? (
+        <table className={classes.table}>
+          <thead>
+            <tr>
+              <th>{nounOf(found) === 'op' ? 'Op' : 'Module'}</th>
+              <th className={classes.number}>Place</th>
+              <th className={classes.number}>{found.damage_name}</th>
+            </tr>
+          </thead>
+          <tbody>
+            {effects.map((effect) => (
+              <tr key={effect.name}>
+                <td>
+                  <a
+                    href={formatRoute({
+                      page: 'run',
+                      run: run.name,
+                      view: 'graph',
+                      state: shownInGraph(effect, graph),
+                    })}
+                  >
+                    {effect.name}
+                  </a>
+                </td>
+                <td className={classes.number}>{effect.place}</td>
+                <td className={classes.number}>{text(effect.alone)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      ) : (
+        <p className={classes.soft}>
+          {run.kind === 'tune'
+            ? 'A search for the recipe that keeps the accuracy: its trials have a page of their own.'
+            : 'Nothing has been measured yet.'}
+        </p>
+      )}
+    </Card>
   );
 }
 
@@ -81,8 +152,8 @@ function Breaks({ run }: { run: RunDocument }) {
             <li key={source.row}>
               <a href={link(source.op)}>{source.op}</a>
               <span>
-                inputs at {decibelText(toNumber(source.inputs_db))} dB, output at{' '}
-                <strong>{decibelText(toNumber(source.sqnr_db))} dB</strong>
+                signal to noise {decibelText(toNumber(source.inputs_db))} dB before it,{' '}
+                <strong>{decibelText(toNumber(source.sqnr_db))} dB</strong> behind it
               </span>
             </li>
           ))}
@@ -106,9 +177,9 @@ function Coverage({ run }: { run: RunDocument }) {
   const reasons = useMemo(() => byReason(run.skipped), [run.skipped]);
   return (
     <Card
-      title="Coverage"
+      title="Compared ops"
       testId="coverage"
-      aside={<strong>{percentText(toNumber(run.coverage))} of compute ops compared</strong>}
+      aside={<strong>{percentText(toNumber(run.coverage))} of the ops that compute</strong>}
     >
       <table className={classes.table}>
         <thead>
@@ -167,7 +238,7 @@ function Depth({ run, table, model }: { run: string; table: RowTable; model: Gra
   return (
     <section className={classes.depth} aria-label="Depth map">
       <DepthMap
-        title="SQNR along the depth of the model"
+        title="Signal to noise (SQNR) through the model"
         model={model}
         values={values}
         fileName={`${run}-depth`}
@@ -180,14 +251,14 @@ function Depth({ run, table, model }: { run: string; table: RowTable; model: Gra
 function Stages({ run }: { run: RunDocument }) {
   const longest = Math.max(...run.stages.map(({ seconds }) => seconds), 0.001);
   return (
-    <Card title="Stages" testId="stages">
+    <Card title="Time taken" testId="stages">
       <table className={classes.table}>
         <tbody>
           {run.stages.map(({ name, done, total, finished, seconds }) => (
             <tr key={name}>
               <td>{name}</td>
               <td className={classes.number}>
-                {done.toLocaleString('en')}
+                {done > 0 && done.toLocaleString('en')}
                 {total !== null && total !== done && ` of ${total.toLocaleString('en')}`}
               </td>
               <td className={classes.bar}>
@@ -198,7 +269,6 @@ function Stages({ run }: { run: RunDocument }) {
           ))}
         </tbody>
       </table>
-      {!run.stages.length && <p className={classes.soft}>No stage has begun.</p>}
     </Card>
   );
 }
@@ -216,6 +286,25 @@ function Notes({ run }: { run: RunDocument }) {
   );
 }
 
+const SAMPLES: Readonly<Record<string, string>> = {
+  description: 'Samples',
+  calibration: 'to calibrate',
+  evaluation: 'to compare',
+};
+
+const TRACES: Readonly<Record<RunDocument['trace'], string>> = {
+  deployed: 'the kernels that really run',
+  simulated: 'quantization simulated in float',
+  both: 'the kernels that really run, and quantization simulated in float',
+};
+
+/** Which of the quantized models was looked at, and what looking did to it. */
+function traceText(trace: RunDocument['trace'], changed: number): string {
+  if (Number.isNaN(changed)) return TRACES[trace];
+  const effect = changed === 0 ? 'left its outputs as they are' : `changed its outputs by up to ${numberText(changed)}`;
+  return `${TRACES[trace]}; measuring ${effect}`;
+}
+
 function Origin({ run }: { run: RunDocument }) {
   const { reference, quantized, samples, environment, trace } = run;
   const model = ({ path, bytes }: RunDocument['reference']) =>
@@ -226,7 +315,7 @@ function Origin({ run }: { run: RunDocument }) {
     ) : (
       'not kept'
     );
-  const changed = toNumber(run.measuring_changed);
+  const diagnosis = run.summary.kind === 'diagnose';
   return (
     <Card
       title="Where the figures come from"
@@ -236,10 +325,10 @@ function Origin({ run }: { run: RunDocument }) {
       <Facts
         facts={[
           ['Reference', model(reference)],
-          ['Quantized', model(quantized)],
+          ...(diagnosis ? [['Quantized', model(quantized)] as const] : []),
           ['Mode', run.summary.mode],
-          ['Trace', Number.isNaN(changed) ? trace : `${trace}; measuring changed outputs by ${numberText(changed)}`],
-          ...Object.entries(samples).map(([name, value]) => [`Samples: ${name}`, String(value)] as const),
+          ...(diagnosis ? [['Measured on', traceText(trace, toNumber(run.measuring_changed))] as const] : []),
+          ...Object.entries(samples).map(([name, value]) => [SAMPLES[name] ?? name, String(value)] as const),
         ]}
       />
       <details className={classes.more}>

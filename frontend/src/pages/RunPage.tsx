@@ -2,9 +2,11 @@ import type { ComponentType } from 'react';
 import { useGraph, useRows, useRuns, useSummary } from '../api/queries';
 import type { RunSummary } from '../api/types';
 import { Failure, Loading, Notice } from '../app/Notice';
-import type { RunState, RunView } from '../app/route';
+import { formatRoute, type RunState, type RunView } from '../app/route';
 import { GraphPage } from './GraphPage';
 import { OverviewPage } from './OverviewPage';
+import { firstPage, RUN_PAGES } from './run-pages';
+import { SensitivityPage } from './SensitivityPage';
 import { SuggestionsPage } from './SuggestionsPage';
 import { TrialsPage } from './TrialsPage';
 import { WeightsPage } from './WeightsPage';
@@ -20,6 +22,7 @@ const PAGES: Record<RunView, ComponentType<RunPageProps>> = {
   weights: WeightsPage,
   suggestions: SuggestionsPage,
   trials: TrialsPage,
+  sensitivity: SensitivityPage,
 };
 
 /** One run, on the page that the address names. */
@@ -45,6 +48,17 @@ export function RunPage({ run, view, state }: { run: string; view: RunView; stat
     return (
       <Notice title="This run file cannot be read" tone="bad">
         <p>{summary.reason}</p>
+      </Notice>
+    );
+  }
+  const page = RUN_PAGES.find((known) => known.view === view)!;
+  if (!page.isFor(summary)) {
+    return (
+      <Notice title={`This run has no page “${page.title}”`}>
+        <p>
+          {summary.kind === 'tune' ? 'It is a search for a recipe' : 'It measured what ops do to the output'}.{' '}
+          <a href={formatRoute({ page: 'run', run, view: firstPage(summary), state: {} })}>See what it found</a>
+        </p>
       </Notice>
     );
   }

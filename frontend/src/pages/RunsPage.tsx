@@ -9,6 +9,7 @@ import type { Column } from '../table/column';
 import { type Sort, sortRows } from '../table/order';
 import { DeleteRuns } from './DeleteRuns';
 import { EditRun } from './EditRun';
+import { firstPage } from './run-pages';
 import { RunProgress } from './RunProgress';
 import { matchingRuns, runColumns } from './runs-table';
 import classes from './RunsPage.module.css';
@@ -167,13 +168,18 @@ function RunCell({ run, column, row }: { run: RunSummary; column: Column; row: n
       </>
     );
   }
+  if (column.id === 'quantized' && run.accuracy) {
+    return (
+      <>
+        {column.text(row)}
+        <div className={classes.metric}>{run.accuracy.metric}</div>
+      </>
+    );
+  }
   if (column.id !== 'name') return column.text(row);
   return (
     <>
-      <a
-        className={classes.name}
-        href={formatRoute({ page: 'run', run: run.name, view: run.kind === 'tune' ? 'trials' : 'overview', state: {} })}
-      >
+      <a className={classes.name} href={formatRoute({ page: 'run', run: run.name, view: firstPage(run), state: {} })}>
         {run.name}
       </a>
       {run.tags.map((tag) => (

@@ -1,27 +1,64 @@
 import { useMemo, useState } from 'react';
 import { toNumber } from '../api/figures';
 import { useTrials } from '../api/queries';
-import type { Trials } from '../api/types';
+import type { RunSummary, Trials } from '../api/types';
 import { Card, Cards } from '../app/Card';
 import { CopyButton } from '../app/CopyButton';
-import { Answer } from '../app/Notice';
+import { Answer, Notice } from '../app/Notice';
 import { formatRoute } from '../app/route';
-import { countText, durationText, fileName, numberText, percentText } from '../app/text';
+import { countText, durationText, fileName, percentText } from '../app/text';
+import { Effects } from '../effects/Effects';
 import { type Dot, Scatter } from '../charts/Scatter';
 import type { Column } from '../table/column';
 import { DataTable } from '../table/DataTable';
 import { type Sort, sortRows } from '../table/order';
 import { scoreText } from './accuracy';
+import { RunEnding } from './RunEnding';
 import type { RunPageProps } from './RunPage';
 import classes from './TrialsPage.module.css';
+
+/** All shares, with room for dots at the ends. */
+const PERCENT = [-3, 103] as const;
 
 /** What a search tried: accuracy against the share of ops that stay quantized. */
 export function TrialsPage({ run }: RunPageProps) {
   const trials = useTrials(run.name);
   return (
     <Answer of={trials} what="the trials">
-      {(found) => <Search run={run} search={found} />}
+      {(found) => (
+        <div className={classes.page}>
+          <RunEnding run={run} />
+          {found.trials.length ? <Search run={run} search={found} /> : <Nothing run={run} search={found} />}
+          <Measured run={run} search={found} />
+        </div>
+      )}
     </Answer>
+  );
+}
+
+/** Before the first trial is through. */
+function Nothing({ run, search }: { run: RunSummary; search: Trials }) {
+  if (run.status !== 'running') return <Notice title="No trial was finished" />;
+  return (
+    <Notice title="The search begins">
+      <p>
+        Each trial is a recipe whose accuracy is measured on all samples, at most {search.most_trials} of them. They
+        appear here as they finish.
+      </p>
+    </Notice>
+  );
+}
+
+/** What ops do to the output: by it the search chooses those that it leaves in float. */
+function Measured({ run, search: { sensitivities: found } }: { run: RunSummary; search: Trials }) {
+  if (!found?.rows.length) return null;
+  return (
+    <details className={classes.effects}>
+      <summary>
+        Effect of {countText(found.rows.length, 'op')} on the output{!found.finished && ', measured so far'}
+      </summary>
+      <Effects run={run.name} found={found} />
+    </details>
   );
 }
 
@@ -39,7 +76,7 @@ function columnsOf({ trials }: Trials): Column[] {
     },
     {
       id: 'share',
-      title: 'Quantized share',
+      title: 'Quantized ops',
       width: 150,
       number: (row) => trials[row].quantized_share,
       text: (row) => percentText(trials[row].quantized_share),
@@ -76,7 +113,7 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
   const { trials } = search;
   const best = trials.findIndex((trial) => trial.best);
   const [picked, setPicked] = useState<number | null>(null);
-  const selected = picked ?? (best >= 0 ? best : null);
+  const selected = picked ?? (best >= 0 ? best : trials.length - 1);
   const [sort, setSort] = useState<Sort>({ column: 'number', descending: false });
   const columns = useMemo(() => columnsOf(search), [search]);
   const rows = useMemo(
@@ -92,7 +129,7 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
   const dots = useMemo<Dot[]>(
     () =>
       trials.map((trial, i) => ({
-        x: trial.quantized_share,
+        x: 100 * trial.quantized_share,
         y: toNumber(trial.accuracy.quantized),
         name: `${i + 1}: ${trial.change}`,
         lines: [
@@ -105,24 +142,25 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
   );
   const level = allowedLevel(search);
   return (
-    <div className={classes.page}>
+    <>
       <Cards>
-        <Card title="Accuracy against quantized share" testId="pareto-card">
+        <section className={classes.picture} aria-label="Accuracy against the share of ops that stay quantized">
           <Scatter
-            title={verdict(search)}
+            title={verdict(search, run.status === 'running')}
             description="Trials that no other beats in both are filled and joined."
             fileName={`${run.name}-trials`}
             testId="pareto"
             height={330}
-            xTitle="quantized share"
+            xTitle="ops that stay quantized, %"
+            xRange={PERCENT}
             yTitle={metric}
             dots={dots}
             selected={selected}
             level={level}
             onPick={setPicked}
           />
-        </Card>
-        {selected !== null && trials[selected] && <Chosen search={search} index={selected} run={run.name} />}
+        </section>
+        {trials[selected] && <Chosen search={search} index={selected} run={run.name} />}
       </Cards>
       <div className={classes.table}>
         <DataTable
@@ -137,13 +175,12 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
           empty="No trial has finished yet."
         />
       </div>
-      <Ranking search={search} run={run.name} />
-    </div>
+    </>
   );
 }
 
-function verdict({ met, trials, most_trials: most }: Trials): string {
-  const count = `${countText(trials.length, 'trial')} of at most ${most}`;
+function verdict({ met, trials, most_trials: most }: Trials, goesOn: boolean): string {
+  const count = `${countText(trials.length, 'trial')} of at most ${most}${goesOn ? ' so far' : ''}`;
   if (met === null) return count;
   return met ? `${count}: the allowed drop is met` : `${count}: none meets the allowed drop`;
 }
@@ -181,41 +218,5 @@ function Chosen({ search, index, run }: { search: Trials; index: number; run: st
         {trial.recipe_toml}
       </pre>
     </Card>
-  );
-}
-
-/** The ops by what leaving each in float brings at the model's output. */
-function Ranking({ search, run }: { search: Trials; run: string }) {
-  const { sensitivities } = search;
-  if (!sensitivities.length) return null;
-  const names = Object.keys(sensitivities[0].values);
-  return (
-    <details className={classes.ranking}>
-      <summary>Effect of {countText(sensitivities.length, 'op')} on the output</summary>
-      <table>
-        <thead>
-          <tr>
-            <th>Op</th>
-            {names.map((name) => (
-              <th key={name}>{name.replaceAll('_', ' ')}</th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {sensitivities.slice(0, 200).map(({ op, values }) => (
-            <tr key={op}>
-              <td>
-                <a href={formatRoute({ page: 'run', run, view: 'graph', state: { op } })}>{op}</a>
-              </td>
-              {names.map((name) => (
-                <td key={name}>
-                  {typeof values[name] === 'number' ? numberText(values[name]) : String(values[name] ?? '–')}
-                </td>
-              ))}
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </details>
   );
 }

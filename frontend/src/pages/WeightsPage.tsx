@@ -3,6 +3,7 @@ import { useRows } from '../api/queries';
 import type { RowTable } from '../api/rows';
 import { Answer, Notice } from '../app/Notice';
 import { formatRoute, useChangeState } from '../app/route';
+import { rem } from '../app/root-scale';
 import { Splitter, useSplit } from '../app/Splitter';
 import { RowDetails } from '../details/RowDetails';
 import details from '../details/details.module.css';
@@ -70,7 +71,7 @@ function Weights({ run, state, table }: RunPageProps & { table: RowTable }) {
         />
       </div>
       <Splitter label="Width of the details" direction="vertical" split={panel} sign={-1} />
-      <aside className={classes.details} style={{ width: panel.size }} aria-label="Details" tabIndex={0}>
+      <aside className={classes.details} style={{ width: rem(panel.size) }} aria-label="Details" tabIndex={0}>
         {selected === null ? (
           <Notice title="Choose a weight">Its values and its channels are shown here, of both models.</Notice>
         ) : (

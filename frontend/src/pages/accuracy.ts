@@ -5,8 +5,11 @@ import { numberText, percentText } from '../app/text';
 /** Metrics that are shares of samples read better in percent. */
 const SHARES = /agreement|top|accuracy|iou|f1|similarity|precision|recall/i;
 
-export const scoreText = (metric: string, value: number): string =>
-  SHARES.test(metric) && Math.abs(value) <= 1 ? percentText(value) : numberText(value);
+export function scoreText(metric: string, value: number): string {
+  if (SHARES.test(metric) && Math.abs(value) <= 1) return percentText(value);
+  // Of numbers close to 1 the last digits tell, and in a column they stand below each other.
+  return metric === 'cosine' && Number.isFinite(value) ? value.toFixed(4).replace('-', '−') : numberText(value);
+}
 
 /** A difference of scores, with its sign. */
 export function differenceText(metric: string, value: number): string {

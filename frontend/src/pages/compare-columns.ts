@@ -42,34 +42,34 @@ export function compareColumns(comparison: Comparison, metric: Metric): Column[]
   const side = (run: 'a' | 'b', values: Float64Array): Column => ({
     id: run,
     title: `${run.toUpperCase()}: ${metric.title}${unit}`,
-    width: 150,
+    width: Math.max(112, (metric.title.length + unit.length + 3) * 7.6 + 34),
     number: (row) => values[row],
     text: (row) => metric.text(values[row]),
   });
   const dtype = (run: 'a' | 'b', from: Side): Column => ({
     id: `dtype_${run}`,
     title: `${run.toUpperCase()}: dtype`,
-    width: 90,
+    width: 82,
     text: (row) => from.dtype[row] ?? '–',
   });
   const range = (run: 'a' | 'b', from: Side): Column => ({
     id: `range_${run}`,
     title: `${run.toUpperCase()}: range`,
-    width: 150,
+    width: 138,
     text: (row) =>
       `${numberText(toNumber(from.quantized_min[row]), 3)} … ${numberText(toNumber(from.quantized_max[row]), 3)}`,
   });
   return [
     { id: 'op', title: 'Op', width: 240, grows: true, text: (row) => comparison.op[row] },
-    { id: 'op_type', title: 'Type', width: 110, text: (row) => comparison.op_type[row] },
-    { id: 'role', title: 'Role', width: 90, text: (row) => comparison.role[row] },
+    { id: 'op_type', title: 'Type', width: 100, text: (row) => comparison.op_type[row] },
+    { id: 'role', title: 'Role', width: 84, text: (row) => comparison.role[row] },
     side('a', a),
     side('b', b),
     {
       id: 'gain',
       title: `B − A${unit}`,
       hint: 'What is worse in B comes first when sorted',
-      width: 130,
+      width: 106,
       number: (row) => gains[row],
       text: (row) => `${differences[row] > 0 ? '+' : ''}${metric.text(differences[row])}`,
     },

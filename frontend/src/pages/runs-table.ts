@@ -1,6 +1,6 @@
 import { toNumber } from '../api/figures';
 import type { RunSummary } from '../api/types';
-import { ageText, bytesText, numberText } from '../app/text';
+import { ageText, bytesText, shareText } from '../app/text';
 import type { Column } from '../table/column';
 import { scoreText } from './accuracy';
 
@@ -27,7 +27,7 @@ export function runColumns(runs: readonly RunSummary[]): Column[] {
       title: 'Ratio',
       width: 80,
       number: (row) => score(row, 'ratio'),
-      text: (row) => numberText(score(row, 'ratio')),
+      text: (row) => shareText(score(row, 'ratio')),
     },
     {
       id: 'age',

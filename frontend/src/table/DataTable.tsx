@@ -1,5 +1,6 @@
 import { useVirtualizer } from '@tanstack/react-virtual';
 import { type KeyboardEvent, type ReactNode, useEffect, useMemo, useRef } from 'react';
+import { rem, useRootScale } from '../app/root-scale';
 import type { Column } from './column';
 import classes from './DataTable.module.css';
 import type { Sort } from './order';
@@ -23,13 +24,15 @@ interface Props {
 /** A table of any length: only the rows in sight exist. Arrow keys move the selection, headings sort. */
 export function DataTable({ label, testId, columns, rows, sort, onSort, selected, onSelect, empty }: Props) {
   const scroller = useRef<HTMLDivElement>(null);
+  const scale = useRootScale();
   const lines = useVirtualizer({
     count: rows.length,
     getScrollElement: () => scroller.current,
-    estimateSize: () => ROW_PIXELS,
+    estimateSize: () => ROW_PIXELS * scale,
     overscan: 10,
-    scrollPaddingStart: ROW_PIXELS + 4,
+    scrollPaddingStart: (ROW_PIXELS + 4) * scale,
   });
+  useEffect(() => lines.measure(), [lines, scale]);
   const at = useMemo(() => (selected === null ? -1 : rows.indexOf(selected)), [rows, selected]);
   useEffect(() => {
     if (at >= 0) lines.scrollToIndex(at, { align: 'auto' });
@@ -50,8 +53,8 @@ export function DataTable({ label, testId, columns, rows, sort, onSort, selected
     onSelect(rows[Math.max(0, Math.min(rows.length - 1, at + step))]);
   };
 
-  const template = columns.map(({ width, grows }) => (grows ? `minmax(${width}px, 1fr)` : `${width}px`)).join(' ');
-  const least = columns.reduce((sum, { width }) => sum + width, 0);
+  const template = columns.map(({ width, grows }) => (grows ? `minmax(${rem(width)}, 1fr)` : rem(width))).join(' ');
+  const least = rem(columns.reduce((sum, { width }) => sum + width, 0));
   return (
     <div
       ref={scroller}
@@ -117,7 +120,9 @@ function Heading({ column, sort, onSort }: { column: Column; sort: Sort; onSort(
         className={classes.heading}
         title={column.hint}
         data-testid={`sort-${column.id}`}
-        onClick={() => onSort({ column: column.id, descending: isSorted && !sort.descending })}
+        onClick={() =>
+          onSort({ column: column.id, descending: isSorted ? !sort.descending : (column.descendingFirst ?? false) })
+        }
       >
         {column.title}
         <span aria-hidden="true">{arrow}</span>

@@ -4,13 +4,13 @@ import type { RowTable } from '../api/rows';
 import { saveText } from '../app/download';
 import { useDark } from '../app/use-dark';
 import { countText } from '../app/text';
-import { type Metric, METRICS } from '../metrics/metrics';
+import { type Metric, METRICS, OUTPUT_ERROR } from '../metrics/metrics';
 import { tableCsv } from './csv';
 import { DataTable } from './DataTable';
 import { isFiltering, NO_FILTER, type RowFilter } from './filter';
 import { opColumns } from './op-columns';
 import classes from './OpTable.module.css';
-import { type Sort, sortRows } from './order';
+import { firstOrder, type Sort, sortRows } from './order';
 
 interface Props {
   label: string;
@@ -42,7 +42,10 @@ export function OpTable(props: Props) {
   const dark = useDark();
   const known = useMemo(() => opColumns(table, dark), [table, dark]);
   const [shown, setShown] = useState<readonly string[]>(props.columns);
-  const [sort, setSort] = useState<Sort>({ column: 'sqnr_db', descending: false });
+  const [chosen, setSort] = useState<Sort | null>(null);
+  const sort = useMemo(() => chosen ?? firstOrder(OUTPUT_ERROR.values(table), rows), [chosen, table, rows]);
+  const bound = metric.better === 'high' ? '≤' : '≥';
+  const factor = metric.percent ? 100 : 1;
   const columns = useMemo(() => known.filter(({ id }) => shown.includes(id)), [known, shown]);
   const sorted = useMemo(
     () =>
@@ -95,14 +98,15 @@ export function OpTable(props: Props) {
         )}
         <NumberInput
           size="xs"
-          w={134}
+          w={146}
           hideControls
-          placeholder={`${metric.title} ${metric.better === 'high' ? 'at most' : 'at least'}`}
-          prefix={metric.better === 'high' ? '≤ ' : '≥ '}
+          placeholder={`${bound} ${metric.title}`}
+          prefix={`${bound} `}
+          suffix={metric.percent ? ' %' : metric.unit && ` ${metric.unit}`}
           aria-label={`Only rows with ${metric.title} ${metric.better === 'high' ? 'at most' : 'at least'}`}
           data-testid="filter-threshold"
-          value={filter.threshold ?? ''}
-          onChange={(value) => onFilter({ ...filter, threshold: typeof value === 'number' ? value : null })}
+          value={filter.threshold === null ? '' : Number((filter.threshold * factor).toPrecision(6))}
+          onChange={(value) => onFilter({ ...filter, threshold: typeof value === 'number' ? value / factor : null })}
         />
         {isFiltering(filter) && (
           <Button size="compact-xs" variant="subtle" data-testid="clear-filter" onClick={() => onFilter(NO_FILTER)}>

@@ -6,6 +6,8 @@ export interface Column {
   width: number;
   /** Takes what width is left. */
   grows?: boolean;
+  /** Whether the first click on the heading puts the largest values on top. */
+  descendingFirst?: boolean | undefined;
   text(row: number): string;
   number?(row: number): number;
   /** The colour of a mark before the value; null: the mark is hollow. */

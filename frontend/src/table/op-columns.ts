@@ -2,7 +2,7 @@ import type { NumberColumn, RowTable, TextColumn } from '../api/rows';
 import { numberText } from '../app/text';
 import { ramp } from '../colour/ramp';
 import { stepOf } from '../colour/scale';
-import { type Metric, METRICS, scaleFor } from '../metrics/metrics';
+import { type Metric, METRICS, OUTPUT_ERROR, rampOf, scaleFor } from '../metrics/metrics';
 import type { Column } from './column';
 
 const textColumn = (rows: RowTable, id: TextColumn, title: string, width: number, grows = false): Column => ({
@@ -36,11 +36,12 @@ function metricColumn(rows: RowTable, metric: Metric, dark: boolean): Column {
     title,
     hint: metric.hint,
     width: Math.max(112, title.length * 7.6 + 34),
+    descendingFirst: metric.adds,
     number: (row) => values[row],
     text: (row) => metric.text(values[row]),
     swatch: (row) => {
       const step = stepOf(scale, values[row]);
-      return step < 0 ? null : ramp(dark)[step];
+      return step < 0 ? null : ramp(rampOf(metric), dark)[step];
     },
   };
 }
@@ -49,7 +50,7 @@ const SIDES = ['reference', 'quantized'] as const;
 
 /** Every column that a table of ops can show. */
 export function opColumns(rows: RowTable, dark: boolean): Column[] {
-  const metrics = METRICS.map((metric) => metricColumn(rows, metric, dark));
+  const metrics = METRICS.filter((metric) => metric !== OUTPUT_ERROR).map((metric) => metricColumn(rows, metric, dark));
   const summaries = SIDES.flatMap((side) => [
     numberColumn(rows, `${side}_min`, side === 'reference' ? 'Min' : 'Quantized min'),
     numberColumn(rows, `${side}_max`, side === 'reference' ? 'Max' : 'Quantized max'),
@@ -62,6 +63,7 @@ export function opColumns(rows: RowTable, dark: boolean): Column[] {
   ]);
   return [
     textColumn(rows, 'op', 'Op', 220, true),
+    metricColumn(rows, OUTPUT_ERROR, dark),
     textColumn(rows, 'op_type', 'Type', 110),
     ...metrics,
     ...summaries,
@@ -79,6 +81,7 @@ export function opColumns(rows: RowTable, dark: boolean): Column[] {
 
 export const ACTIVATION_COLUMNS = [
   'op',
+  'output_error_share',
   'op_type',
   'sqnr_db',
   'isolated_sqnr_db',
@@ -94,6 +97,7 @@ export const ACTIVATION_COLUMNS = [
 /** All columns of a weights summary: those of both models. */
 export const WEIGHT_COLUMNS = [
   'op',
+  'output_error_share',
   'op_type',
   'sqnr_db',
   'mse',

@@ -5,6 +5,13 @@ export interface Sort {
   descending: boolean;
 }
 
+/** The order of a table of ops until the reader chooses one: what the output's error comes from first, if it is known. */
+export function firstOrder(shares: Float64Array, rows: readonly number[]): Sort {
+  return rows.some((row) => !Number.isNaN(shares[row]))
+    ? { column: 'output_error_share', descending: true }
+    : { column: 'sqnr_db', descending: false };
+}
+
 const collator = new Intl.Collator('en', { numeric: true });
 
 /** The rows in the order of a column; rows without a value come last either way, ties keep their order. */

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import type { Column } from './column';
 import { csv, tableCsv } from './csv';
 import { filterRows, isFiltering, NO_FILTER, type Searchable } from './filter';
-import { sortRows } from './order';
+import { firstOrder, sortRows } from './order';
 
 const names = ['layer.10/Conv', 'layer.9/Conv', 'layer.9/Add', 'head'];
 const types = ['Conv', 'Conv', 'Add', 'MatMul'];
@@ -32,6 +32,12 @@ describe('sorting', () => {
 
   test('sorts numbers in names as numbers', () => {
     expect(sortRows(rows, name, false)).toEqual([3, 2, 1, 0]);
+  });
+
+  test('begins with what the output’s error comes from, by SQNR where no row knows', () => {
+    const shares = Float64Array.of(NaN, 0.25, NaN);
+    expect(firstOrder(shares, [0, 1])).toEqual({ column: 'output_error_share', descending: true });
+    expect(firstOrder(shares, [0, 2])).toEqual({ column: 'sqnr_db', descending: false });
   });
 
   test('leaves the given rows alone', () => {

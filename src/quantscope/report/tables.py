@@ -20,6 +20,11 @@ from quantscope.pairing import Role
 from quantscope.statistics.budget import PARTS
 
 NESTED = ("reference", "quantized", "budget", "histogram", "channels")
+_OWN = tuple(f.name for f in fields(TensorDiagnosis) if f.name not in NESTED)
+_SUMMARY = tuple(
+    (side, f.name, f"{side}_{f.name}") for side in ("reference", "quantized") for f in fields(TensorSummary)
+)  # fmt: skip
+_SHARES = tuple((part, f"budget_{part}") for part in PARTS)
 
 
 def row(tensor: TensorDiagnosis) -> dict[str, Any]:
@@ -27,13 +32,13 @@ def row(tensor: TensorDiagnosis) -> dict[str, Any]:
 
     The parts of the error budget, budget_inherited and so on, are shares of the mean squared error.
     """
-    values = {f.name: getattr(tensor, f.name) for f in fields(tensor) if f.name not in NESTED}
-    for side in ("reference", "quantized"):
-        summary: TensorSummary = getattr(tensor, side)
-        values |= {f"{side}_{f.name}": getattr(summary, f.name) for f in fields(summary)}
-    for part in PARTS:
-        values[f"budget_{part}"] = getattr(tensor.budget, part) if tensor.budget is not None else math.nan
-    return {**values, "remark": tensor.remark}
+    values = {name: getattr(tensor, name) for name in _OWN}
+    for side, name, column in _SUMMARY:
+        values[column] = getattr(getattr(tensor, side), name)
+    for part, column in _SHARES:
+        values[column] = getattr(tensor.budget, part) if tensor.budget is not None else math.nan
+    values["remark"] = tensor.remark
+    return values
 
 
 def rows(diagnosis: Diagnosis, role: Role | None = None) -> list[dict[str, Any]]:

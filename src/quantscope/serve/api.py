@@ -449,14 +449,46 @@ class Trial(Model):
 
 
 class Sensitivity(Model):
-    """An op with what quantizing it does at the model's output, as the search measured it."""
+    """What one op, or one module with its `ops`, does to the model's output: `report.search` says it in words.
+
+    `alone` is the damage with it alone quantized, with a 95 % interval; `gain` the damage that goes if it alone is left
+    in float. Its place by the damage alone is between `best_rank` and `worst_rank`, 1 being the one that matters most.
+    What is not known, or not yet, is null.
+    """
 
     op: str
-    values: dict[str, Any]
+    op_type: str
+    scope: str
+    ops: list[str]
+    alone: Figure
+    alone_low: Figure
+    alone_high: Figure
+    gain: Figure
+    best_rank: int | None
+    worst_rank: int | None
+
+
+class Sensitivities(Model):
+    """The ops or modules by what each does to the model's output, the one that matters most first.
+
+    While the measurement goes on, and where it was cut off, `rows` are those that it has got to and `finished` is
+    false. `damage` is that of the whole quantized model. `others` were not measured, since they come later by
+    estimate. `agreement` is the rank correlation of cheaper columns with the damage alone, on this model.
+    """
+
+    by: Literal["op", "scope"]
+    finished: bool
+    most_ops: int
+    rows: list[Sensitivity]
+    damage_name: str
+    damage: Figure
+    samples: int
+    others: list[str]
+    agreement: dict[str, Figure]
 
 
 class Trials(Model):
-    """A search: what was allowed, what was tried, and in which order ops matter."""
+    """A search: what was allowed, what was tried, and what each op does to the output, where that was measured."""
 
     max_drop: float
     relative: bool
@@ -464,7 +496,7 @@ class Trials(Model):
     met: bool | None
     trials: list[Trial]
     ranking: list[str]
-    sensitivities: list[Sensitivity]
+    sensitivities: Sensitivities | None
     output: str | None
 
 

@@ -100,6 +100,7 @@ def _answers(run: RunFile, path: Path) -> dict[str, Any]:
     }
     answers |= _if_there(f"{base}/suggestions", partial(views.suggestions, run))
     answers |= _if_there(f"{base}/trials", partial(views.trials, run))
+    answers |= _if_there(f"{base}/sensitivity", partial(views.sensitivity, run))
     for side in get_args(api.Side):
         answers |= _if_there(f"{base}/graphs/{side}", partial(views.graph, run, side))
         answers |= _if_there(f"{base}/graphs/{side}/nodes/*", partial(views.nodes, run, side))

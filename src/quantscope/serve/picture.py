@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from quantscope.diagnosis import TensorDiagnosis
 from quantscope.graph import Graph, Tensor
-from quantscope.grouping import Wiring, grouped
+from quantscope.grouping import Grouping, Wiring, grouped
 from quantscope.runfile import graph_from
 from quantscope.serve import api
-
-_PICTURES = 4
+from quantscope.serve.kept import Kept
 
 
 class Picture:
@@ -29,8 +27,9 @@ class Picture:
                 self._made[name] = i
             for name in dict.fromkeys(op.inputs):
                 self._read.setdefault(name, []).append(i)
-        self._owner = Wiring.of(graph).owner
-        self.columns = self._columns()
+        wiring = Wiring.of(graph)
+        self._owner = wiring.owner
+        self.columns = self._columns(grouped(graph, wiring))
 
     def producers(self, tensor: str) -> list[int]:
         """The node that computes a tensor, if one does."""
@@ -52,17 +51,12 @@ class Picture:
         readers = self._read.get(tensor.quantized_tensor, ()) if tensor.role != "activation" else ()
         return next((self._owner[i] for i in readers if self._owner[i] >= 0), -1)
 
-    def is_code(self, node: int) -> bool:
-        """True for a node that only turns values into codes or back: its rows are those of the op it belongs to."""
-        return self._owner[node] != node
-
     def operand(self, name: str, nodes: Sequence[int]) -> dict[str, Any]:
         """A tensor that an op reads or writes."""
         return {**_facts(self.graph.tensor(name)), "constant": name in self.graph.constants, "nodes": list(nodes)}
 
-    def _columns(self) -> dict[str, Any]:
+    def _columns(self, groups: Grouping) -> dict[str, Any]:
         graph = self.graph
-        groups = grouped(graph)
         types = sorted({op.op_type for op in graph.ops})
         number = {op_type: i for i, op_type in enumerate(types)}
         edges = [
@@ -96,7 +90,9 @@ def _facts(tensor: Tensor) -> dict[str, Any]:
     return {"tensor": tensor.name, "dtype": tensor.dtype, "shape": shape}
 
 
-@lru_cache(_PICTURES)
+_pictures: Kept[Picture] = Kept(4)
+
+
 def picture(text: str) -> Picture:
     """The picture of a graph as a run file holds it; the last few are kept."""
-    return Picture(graph_from(json.loads(text)))
+    return _pictures.get(text, lambda: Picture(graph_from(json.loads(text))))

@@ -116,6 +116,12 @@ def trials(runs: Runs, name: Name) -> Response:
     return runs.answer(name, views.trials)
 
 
+@router.get("/runs/{name}/sensitivity", response_model=api.Sensitivities)
+def sensitivity(runs: Runs, name: Name) -> Response:
+    """What each op does to the model's output, as far as it is measured; 404 for other kinds of run."""
+    return runs.answer(name, views.sensitivity)
+
+
 @router.get("/compare", response_model=api.Comparison)
 def compare(runs: Runs, a: RunName, b: RunName) -> Response:
     """Two runs side by side."""

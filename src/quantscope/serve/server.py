@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import logging
 import secrets
@@ -110,6 +111,10 @@ def serve(
 def _run(
     app: object, listening: socket.socket, address: Address, key: Path | None, started: Callable[[Address], None]
 ) -> None:
+    # A large run is a million objects, none of them garbage: looking through them again and again takes a sixth of the
+    # time of reading it.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]

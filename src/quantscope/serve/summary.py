@@ -15,6 +15,8 @@ from quantscope.recipe import Recipe
 from quantscope.runfile import RunFile
 from quantscope.serve import api
 
+_BEFORE_MODE: Mapping[api.Kind, str] = {"diagnose": "", "sensitivity": "each op alone: ", "tune": "search from "}
+
 
 def figure(value: float) -> api.Figure:
     """A number as the API says it."""
@@ -68,7 +70,7 @@ def summary(path: Path, now: str) -> api.RunSummary:
             kind=kind,
             status=status,
             reason=reason,
-            mode=_mode(recipe, models, tune=tune),
+            mode=_mode(recipe, models, kind),
             accuracy=_accuracy(run, tune=tune),
             created=str(run.about("created")),
             modified=_modified(path),
@@ -109,7 +111,7 @@ def _status(run: RunFile) -> tuple[Literal["running", "finished", "failed", "kil
     return "failed", text.removeprefix("failed: ")
 
 
-def _mode(recipe: Mapping[str, Any] | None, models: Mapping[str, Any], *, tune: bool) -> str:
+def _mode(recipe: Mapping[str, Any] | None, models: Mapping[str, Any], kind: api.Kind) -> str:
     """What was done to the model, in words."""
     if recipe is None:
         path = (models.get("quantized") or {}).get("path")
@@ -123,7 +125,7 @@ def _mode(recipe: Mapping[str, Any] | None, models: Mapping[str, Any], *, tune: 
         chosen.format,
         *([f"{kept} rules for float"] if kept > 1 else ["1 rule for float"] if kept else []),
     ]
-    return ("search from " if tune else "") + ", ".join(parts)
+    return _BEFORE_MODE[kind] + ", ".join(parts)
 
 
 def _accuracy(run: RunFile, *, tune: bool) -> api.Accuracy | None:

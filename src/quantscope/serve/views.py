@@ -24,6 +24,7 @@ from quantscope.report.tables import row as plain_row
 from quantscope.runfile import RunFile
 from quantscope.serve import api
 from quantscope.serve.encoding import packed, shorter
+from quantscope.serve.kept import Kept
 from quantscope.serve.picture import Picture, picture
 from quantscope.serve.problems import MissingError
 from quantscope.serve.summary import accuracy, figure, revision, summary
@@ -44,10 +45,10 @@ def about(folder: Path, *, live: bool) -> api.About:
 def document(run: RunFile) -> api.RunDocument:
     """All about a run but its tables."""
     path = _path(run)
-    diagnosis = run.diagnosis(plain=True)
+    drawn, rows = _picture(run, "reference"), _rows(run)
+    diagnosis = run.diagnosis(rows.values(), drawn.graph if drawn is not None else None)
     facts = overview(diagnosis)
-    rows = zip(run.positions(), diagnosis.tensors, strict=False)
-    positions = {t.tensor: position for position, t in rows if t.role == "activation"}
+    positions = {t.tensor: position for position, t in rows.items() if t.role == "activation"}
     recipe = diagnosis.recipe
     models = run.about("models") or {}
     sources = [
@@ -63,7 +64,7 @@ def document(run: RunFile) -> api.RunDocument:
         summary=summary(path, revision(path)),
         document_version=facts["document_version"],
         accuracy=[accuracy(score) for score in _scores(run, diagnosis)],
-        reference=_model_file(models.get("reference"), _picture(run, "reference")),
+        reference=_model_file(models.get("reference"), drawn),
         quantized=_model_file(models.get("quantized") or _written(run), _picture(run, "quantized")),
         output=run.about("output"),
         samples=facts["samples"],
@@ -118,6 +119,15 @@ def _op_types(diagnosis: Diagnosis) -> list[api.OpTypeCount]:
     ]
 
 
+_kept_rows: Kept[Mapping[int, TensorDiagnosis]] = Kept(2)
+
+
+def _rows(run: RunFile) -> Mapping[int, TensorDiagnosis]:
+    """The rows so far by position, without histograms and channels; those of the last runs that were asked for stay."""
+    path = _path(run)
+    return _kept_rows.get((path, revision(path)), run.plain_rows)
+
+
 def _picture(run: RunFile, side: api.Side) -> Picture | None:
     graph = run.about_text("graph" if side == "reference" else "quantized_graph")
     return picture(graph) if graph is not None and graph != "null" else None
@@ -137,7 +147,7 @@ def graph(run: RunFile, side: api.Side) -> dict[str, Any]:
     """A model's graph in columns."""
     drawn = _needed_picture(run, side)
     by_node: dict[int, int] = {}
-    for position, tensor in run.plain_rows().items():
+    for position, tensor in _rows(run).items():
         by_node.setdefault(drawn.node_of(tensor, side), position)
     by_node.pop(-1, None)
     return {
@@ -151,10 +161,7 @@ def node(run: RunFile, side: api.Side, index: int) -> dict[str, Any]:
     drawn = _needed_picture(run, side)
     if index >= len(drawn.graph.ops):
         raise MissingError(f"no node {index} in a graph of {len(drawn.graph.ops)} ops")
-    own = run.plain_rows(drawn.graph.ops[index].name)
-    # An op of the quantized model may be called otherwise than the one that its rows are about.
-    rows = own if own or side == "reference" or drawn.is_code(index) else run.plain_rows()
-    rows = {position: row for position, row in rows.items() if drawn.node_of(row, side) == index}
+    rows = {position: row for position, row in _rows(run).items() if drawn.node_of(row, side) == index}
     return _node(run, drawn, side, index, rows)
 
 
@@ -162,7 +169,7 @@ def nodes(run: RunFile, side: api.Side) -> list[dict[str, Any]]:
     """All ops of a graph, each as `node` has it."""
     drawn = _needed_picture(run, side)
     by_node: dict[int, dict[int, TensorDiagnosis]] = {}
-    for position, tensor in run.plain_rows().items():
+    for position, tensor in _rows(run).items():
         by_node.setdefault(drawn.node_of(tensor, side), {})[position] = tensor
     return [_node(run, drawn, side, i, by_node.get(i, {})) for i in range(len(drawn.graph.ops))]
 
@@ -195,7 +202,7 @@ def _node(
 def rows(run: RunFile) -> dict[str, list[Any]]:
     """All compared tensors so far, in columns."""
     drawn = _picture(run, "reference"), _picture(run, "quantized")
-    table = [_row(position, tensor, *drawn) for position, tensor in run.plain_rows().items()]
+    table = [_row(position, tensor, *drawn) for position, tensor in _rows(run).items()]
     return {column: [line[column] for line in table] for column in api.Rows.model_fields}
 
 
@@ -272,7 +279,7 @@ def suggestions(run: RunFile) -> dict[str, Any]:
     diagnosis = run.diagnosis()
     found = advice.ranked(advice.remembered(path, advice.advise(diagnosis)))
     first_rows: dict[str, int] = {}
-    for position, tensor in run.plain_rows().items():
+    for position, tensor in _rows(run).items():
         first_rows.setdefault(tensor.op, position)
     arguments = arguments_of(path)
     recipe = diagnosis.recipe or Recipe()
@@ -333,6 +340,7 @@ def trials(run: RunFile) -> dict[str, Any]:
     tried = search.trials if search is not None else ()
     front = {id(trial) for trial in search.pareto} if search is not None else set()
     finished = run.about("search")
+    effects = _effects(run)
     return {
         "max_drop": tuning["max_drop"],
         "relative": tuning["relative"],
@@ -353,12 +361,46 @@ def trials(run: RunFile) -> dict[str, Any]:
             for number, trial in enumerate(tried)
         ],
         "ranking": list(run.about("ranking") or ()),
-        "sensitivities": [
-            {"op": values["op"], "values": {key: value for key, value in values.items() if key != "op"}}
-            for values in run.about("sensitivities") or ()
-        ],
+        "sensitivities": effects if effects["rows"] else None,
         "output": run.about("output"),
     }
+
+
+def sensitivity(run: RunFile) -> dict[str, Any]:
+    """What each op does to the output, as far as it is measured."""
+    if run.about("kind") != "sensitivity":
+        raise MissingError(
+            f"{_path(run).name} measured no op's effect", next_step="measure it with: quantscope sensitivity"
+        )
+    return _effects(run)
+
+
+def _effects(run: RunFile) -> dict[str, Any]:
+    """The ops by what each does to the output, as far as that is measured."""
+    asked = run.about("asked") or run.about("tuning") or {}
+    facts = {"by": asked.get("by", "op"), "most_ops": asked.get("most_ops", 0)}
+    found = run.about("sensitivities")
+    if isinstance(found, Mapping):
+        whole = {key: found[key] for key in ("damage_name", "damage", "samples", "others", "agreement")}
+        return {**facts, **whole, "finished": True, "rows": found["ops"]}
+    measured: Mapping[str, Any] = run.about("measured") or {}
+    drawn = _picture(run, "reference")
+    ops = {op.name: op for op in drawn.graph.ops} if drawn is not None else {}
+    rows = [
+        {
+            "op": name,
+            "op_type": ops[name].op_type if name in ops else "",
+            "scope": ops[name].scope if name in ops else name,
+            "ops": [name] if name in ops else [],
+            "alone": sum(values["alone"]) / len(values["alone"]),
+            "alone_low": math.nan, "alone_high": math.nan, "gain": math.nan, "best_rank": None, "worst_rank": None,
+        }
+        for name, values in measured.items()
+    ]  # fmt: skip
+    rows.sort(key=lambda row: -row["alone"])
+    samples = max((len(values["alone"]) for values in measured.values()), default=0)
+    return {**facts, "finished": False, "rows": rows, "damage_name": "damage", "damage": math.nan,
+            "samples": samples, "others": [], "agreement": {}}  # fmt: skip
 
 
 def comparison(

@@ -6,7 +6,6 @@ import logging
 import os
 import stat
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from quantscope.errors import QuantscopeError, RunFileError
 from quantscope.runfile import SUFFIX, RunFile
 from quantscope.serve import api, views
 from quantscope.serve.encoding import as_json
+from quantscope.serve.kept import Kept
 from quantscope.serve.problems import ConflictError, MissingError
 from quantscope.serve.summary import damaged, revision, summary
 
@@ -40,7 +40,7 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self._summaries: dict[str, api.RunSummary] = {}
-        self._answers: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
+        self._answers: Kept[bytes] = Kept(_KEPT_BYTES, len)
         self._lock = Lock()
         self._computing = BoundedSemaphore(_AT_A_TIME)
 
@@ -114,7 +114,8 @@ class Workspace:
     def answer(self, name: str, view: Callable[..., Any], *args: object) -> Response:
         """What a view makes of a run, as JSON; what was asked for before is kept as long as the file is the same."""
         key = (name, revision(self.path(name)), view, *args)
-        return Response(self._kept(key, lambda: as_json(self.view(name, view, *args))), media_type="application/json")
+        content = self._answers.get(key, lambda: as_json(self.view(name, view, *args)))
+        return Response(content, media_type="application/json")
 
     def compare(self, a: str, b: str) -> Response:
         """Two runs side by side, as JSON."""
@@ -127,19 +128,7 @@ class Workspace:
             return as_json(views.comparison((lines[0], lines[1]), tables))
 
         key = ("compare", *(f"{name} {revision(self.path(name))}" for name in (a, b)))
-        return Response(self._kept(key, compared), media_type="application/json")
-
-    def _kept(self, key: tuple[object, ...], compute: Callable[[], bytes]) -> bytes:
-        with self._lock:
-            if key in self._answers:
-                self._answers.move_to_end(key)
-                return self._answers[key]
-        content = compute()
-        with self._lock:
-            self._answers[key] = content
-            while sum(map(len, self._answers.values())) > _KEPT_BYTES:
-                self._answers.popitem(last=False)
-        return content
+        return Response(self._answers.get(key, compared), media_type="application/json")
 
     def change(self, name: str, change: api.RunChange) -> api.RunSummary:
         """The line of the run after it got other tags, another name, or both.
