@@ -69,7 +69,10 @@ def inherited(graph: Graph, name: str, errors: Mapping[str, TensorError]) -> flo
     return min(max(before) / error.over_signal, 1.0) if error.over_signal > 0 else 0.0
 
 
-def arising(graph: Graph, errors: Mapping[str, TensorError]) -> dict[str, float]:
-    """Return for each tensor the share of the outputs' error that arises in the op that writes it; 1 in all."""
-    shares = arriving(graph, errors)
+def arising(graph: Graph, errors: Mapping[str, TensorError], shares: Mapping[str, float]) -> dict[str, float]:
+    """Return for each tensor the share of the outputs' error that arises in the op that writes it; 1 in all.
+
+    Args:
+        shares: what `arriving` found.
+    """
     return {name: shares.get(name, 0.0) * (1 - inherited(graph, name, errors)) for name in errors}

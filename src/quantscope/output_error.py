@@ -22,7 +22,8 @@ def with_output_error(graph: Graph, rows: Sequence[TensorDiagnosis]) -> tuple[Te
     """
     activations = {row.tensor: row for row in rows if row.role == "activation"}
     errors = {name: _error(row) for name, row in activations.items()}
-    arrived, own = arriving(graph, errors), arising(graph, errors)
+    arrived = arriving(graph, errors)
+    own = arising(graph, errors, arrived)
     by_op = {row.op: row for row in reversed(activations.values()) if row.budget is not None}
 
     def share(row: TensorDiagnosis) -> float:

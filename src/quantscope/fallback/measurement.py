@@ -20,7 +20,7 @@ from quantscope import memory
 from quantscope.backends.base import Backend, Model, Trace
 from quantscope.backends.registry import backend
 from quantscope.confirmation import lie_alike
-from quantscope.error_flow import TensorError, arising
+from quantscope.error_flow import TensorError, arising, arriving
 from quantscope.fallback.damage import damage, metric_damage
 from quantscope.fallback.downstream import Downstream, Rerun
 from quantscope.fallback.groups import By, Group, chained, groups
@@ -93,7 +93,8 @@ class Measurement:
         self._traced = self._trace()
         self._known: dict[tuple[str, str], tuple[float, float]] = {}
         self._errors = {name: self._error(name) for name in self._traced[0].x}
-        self._share = arising(task.reference.graph, self._errors)
+        graph = task.reference.graph
+        self._share = arising(graph, self._errors, arriving(graph, self._errors))
         quantized = [group for group in self.groups if self._computes_with_codes(group)]
         ranked = sorted(quantized, key=lambda g: (-self.share(g), self.isolated_db(g)))
         self.candidates = [g for g in ranked if not self.isolated_db(g) > _HARMLESS_DB]
@@ -149,9 +150,8 @@ class Measurement:
         }
 
     def _outputs(self, rerun: Rerun, values: Values, changed: Values, group: Group, t: _Traced) -> Values:
-        found = rerun({**values, **{name: changed[name] for name in group.leaving}}, t.batch.inputs)
-        # The quantized model's outputs may be called otherwise; what does not change is the reference's.
-        return {**t.outputs, **found} if found.keys() <= t.outputs.keys() else dict(zip(t.outputs, found.values()))  # noqa: B905
+        # What does not lie behind the group is the reference's.
+        return {**t.outputs, **rerun({**values, **{name: changed[name] for name in group.leaving}}, t.batch.inputs)}
 
     def _damage(self, outputs: Values, t: _Traced) -> NDArray[np.float64]:
         outputs = {name: outputs[name] for name in t.outputs if name in outputs}
