@@ -18,17 +18,15 @@ from quantscope.progress import Progress, Silent
 from quantscope.quantizer import Quantizer
 from quantscope.recipe import Recipe
 from quantscope.recorded import Recorded
-from quantscope.runfile import RunFile, graph_json
+from quantscope.runfile import RunFile
 from quantscope.samples import Samples
 from quantscope.sweep import metric_named
 from quantscope.workflows import (
     batch_size_for,
-    environment,
-    identity,
     opened,
+    opened_again,
     outcome,
-    same_model,
-    samples_again,
+    run_facts,
     split,
     tidied,
 )
@@ -84,13 +82,7 @@ def sensitivity(
         numbered=number_run,
         kind="sensitivity",
         asked={"most_ops": most_ops, "by": by},
-        plan=plan.__dict__,
-        recipe=recipe.to_dict(),
-        data=bound.spec,
-        samples={"description": bound.description},
-        environment=environment(),
-        graph=graph_json(float_model.graph),
-        models={"reference": identity(backend, float_model), "quantized": None},
+        **run_facts(backend, float_model, None, bound, plan, recipe),
     )
     with run_file, tidied(run_file, backend, None):
         return _measured(run_file, backend, float_model, bound, plan, metric, progress or Silent())
@@ -111,9 +103,7 @@ def resume_sensitivity(
     with RunFile.resume(Path(run)) as run_file:
         if run_file.about("kind") != "sensitivity":
             raise RunFileError(f"{run} holds no sensitivity", next_step=f"see what it holds: quantscope show {run}")
-        source = samples_again(run, run_file.about("data"), data, "quantscope.resume_sensitivity(run, data=...)")
-        path = same_model(run_file.about("models")["reference"], run)
-        backend, float_model, bound = opened(path, source, None, None)
+        backend, float_model, bound = opened_again(run_file, run, data, "quantscope.resume_sensitivity(run, data=...)")
         plan = Plan(**run_file.about("plan"))
         return _measured(
             run_file, backend, float_model, bound, plan, metric or plan.metric, progress or Silent()

@@ -30,12 +30,10 @@ from quantscope.tracing import whole_batches
 from quantscope.workflows import (
     batch_size_for,
     check_writable,
-    environment,
-    identity,
     opened,
+    opened_again,
     outcome,
-    same_model,
-    samples_again,
+    run_facts,
     split,
     tidied,
 )
@@ -107,13 +105,7 @@ def tune(
         numbered=number_run,
         kind="tune",
         tuning=tuning,
-        plan=plan.__dict__,
-        recipe=recipe.to_dict(),
-        data=bound.spec,
-        samples={"description": bound.description},
-        environment=environment(),
-        graph=graph_json(float_model.graph),
-        models={"reference": identity(backend, float_model), "quantized": None},
+        **run_facts(backend, float_model, None, bound, plan, recipe),
     )
     with run_file, tidied(run_file, backend, None):
         target = Path(output) if output is not None else run_file.path and model_beside(run_file.path)
@@ -139,9 +131,7 @@ def resume_tuning(
                 f"{run} holds no search", next_step=f"go on with it by: quantscope diagnose --resume {run}"
             )
         plan, recipe = Plan(**run_file.about("plan")), Recipe.from_dict(run_file.about("recipe"))
-        source = samples_again(run, run_file.about("data"), data, "quantscope.resume_tuning(run, data=...)")
-        path = same_model(run_file.about("models")["reference"], run)
-        backend, float_model, bound = opened(path, source, None, None)
+        backend, float_model, bound = opened_again(run_file, run, data, "quantscope.resume_tuning(run, data=...)")
         return _tune(
             run_file, backend, float_model, bound, recipe, plan, metric or plan.metric,
             run_file.about("tuning"), progress or Silent(),

@@ -146,16 +146,7 @@ def diagnose(
     run_file = RunFile.create(
         Path(run) if run is not None else None,
         numbered=number_run,
-        plan=plan.__dict__,
-        recipe=recipe.to_dict() if recipe is not None and given is None else None,
-        data=bound.spec,
-        samples={"description": bound.description},
-        environment=environment(),
-        graph=graph_json(float_model.graph),
-        models={
-            "reference": identity(backend, float_model),
-            "quantized": identity(backend, given) if given is not None else None,
-        },
+        **run_facts(backend, float_model, given, bound, plan, recipe if given is None else None),
     )
     with run_file:
         if target is None and run_file.path is not None:
@@ -200,11 +191,10 @@ def resume(
     """
     with RunFile.resume(Path(run)) as run_file:
         plan = Plan(**run_file.about("plan"))
-        models = run_file.about("models")
+        quantized = run_file.about("models")["quantized"]
         recipe = Recipe.from_dict(run_file.about("recipe")) if run_file.about("recipe") else None
-        source = samples_again(run, run_file.about("data"), data, "quantscope.resume(run, data=...)")
-        backend, float_model, bound = opened(same_model(models["reference"], run), source, None, None)
-        given = backend.load(same_model(models["quantized"], run)) if models["quantized"] else None
+        backend, float_model, bound = opened_again(run_file, run, data, "quantscope.resume(run, data=...)")
+        given = backend.load(same_model(quantized, run)) if quantized else None
         return _run(
             run_file,
             backend,
@@ -216,6 +206,36 @@ def resume(
             metric or plan.metric,
             progress or Silent(),
         )
+
+
+def run_facts(
+    backend: Backend, reference: Model, quantized: Model | None, samples: Samples, plan: Plan, recipe: Recipe | None
+) -> dict[str, Any]:
+    """What a run file holds from the beginning, whatever its run is for: enough to go on with it in a later process."""
+    return {
+        "plan": plan.__dict__,
+        "recipe": recipe.to_dict() if recipe is not None else None,
+        "data": samples.spec,
+        "samples": {"description": samples.description},
+        "environment": environment(),
+        "graph": graph_json(reference.graph),
+        "models": {
+            "reference": identity(backend, reference),
+            "quantized": identity(backend, quantized) if quantized is not None else None,
+        },
+    }
+
+
+def opened_again(run_file: RunFile, run: str | Path, data: object, call: str) -> tuple[Backend, Model, Samples]:
+    """The backend, the float model and the samples of a run that goes on.
+
+    Args:
+        data, call: as of `samples_again`.
+    Raises:
+        RunFileError: the run cannot find its samples by itself, or its model is not what it was.
+    """
+    source = samples_again(run, run_file.about("data"), data, call)
+    return opened(same_model(run_file.about("models")["reference"], run), source, None, None)
 
 
 def samples_again(run: str | Path, spec: Mapping[str, Any] | None, data: object, call: str) -> object:
