@@ -17,12 +17,13 @@ from onnx import helper
 
 import quantscope
 from conftest import images, make_model, two_colours
-from quantscope.errors import DataError, RunFileError
+from quantscope.errors import DataError, RunFileError, RunInterrupted
 from quantscope.fallback.damage import damage, metric_damage
 from quantscope.fallback.groups import chained, groups
 from quantscope.pairing import TensorPair
+from quantscope.progress import Silent
 from quantscope.qparams import PerTensor, QuantSpec
-from quantscope.ranking import open_sensitivity, sensitivity
+from quantscope.ranking import open_sensitivity, resume_sensitivity, sensitivity
 from quantscope.recipe import Recipe
 from quantscope.runfile import RunFile
 from quantscope.statistics.ranks import spearman
@@ -227,6 +228,32 @@ def test_what_was_measured_before_a_kill_is_not_measured_again(tmp_path: Path, m
     again = open_sensitivity(run)
     assert again is not None
     assert again.ops
+
+
+class Stopped(Silent):
+    """Ctrl-C once an op was measured."""
+
+    def __init__(self) -> None:
+        self.measuring = False
+
+    def stage(self, name: str, total: int | None) -> None:
+        self.measuring = name == "sensitivity"
+
+    def advance(self, count: int = 1) -> None:
+        if self.measuring:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_what_was_measured_to_go_on_with(tmp_path: Path, model: Path) -> None:
+    np.savez(tmp_path / "s.npz", x=images(24))
+    run = tmp_path / "run.qscope"
+    with pytest.raises(RunInterrupted):
+        sensitivity(model, data=tmp_path / "s.npz", recipe=RECIPE, run=run, progress=Stopped())
+    assert _known(run)
+    with RunFile.read(run) as run_file:
+        # Whoever goes on is another process: this one is still there, and would be taken for the writer.
+        run_file.write_about(writer={})
+    assert len(resume_sensitivity(run).ops) >= 4
 
 
 def _known(run: Path) -> bool:

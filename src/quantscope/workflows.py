@@ -163,7 +163,8 @@ def tidied(run_file: RunFile, backend: Backend, written: Path | None) -> Iterato
     try:
         yield
     except BaseException as error:
-        kept = run_file.path is not None and bool(run_file.samples_compared() or run_file.about("trials"))
+        found = run_file.samples_compared() or run_file.about("trials") or run_file.about("measured")
+        kept = run_file.path is not None and bool(found)
         if not kept:
             run_file.delete()
             for file in backend.files(written) if written is not None else ():
