@@ -22,7 +22,7 @@ LAYERS = (
     {"backends.onnx"},
     {"backends.registry"},
     {"calibration", "evaluation", "tracing", "spread", "conversions"},
-    {"diagnosis", "accuracy", "fallback"},
+    {"diagnosis", "accuracy", "fallback", "profiling"},
     {"output_error"},
     {"report", "runfile"},
     {"sweep", "weights", "attribution", "recorded"},

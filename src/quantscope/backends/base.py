@@ -6,7 +6,7 @@ graph, tensors by name, and codes with the scale and zero point that give them m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,51 @@ class RecipeCheck:
 
     in_float: Mapping[str, str]
     unsupported: Mapping[str, str]
+
+
+KernelRole = Literal["compute", "quantize", "dequantize", "layout"]
+"""What an op that the framework runs is there for: the model's own work, a change from real values to codes or back, or
+a change of layout (reorders, added transposes)."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One op as the framework runs it: a fused one stands for several of the model's.
+
+    `us` is its wall time per inference in µs, `calls` how often it ran in one. `inputs` and `outputs` say type and
+    shape, such as "uint8[1, 64, 56, 56]"; `bytes_moved` is the size of what it reads and writes. `ops` are the names of
+    the ops it computes; for a change of type or layout, the op it is there for. `provider` is "CPU", or the
+    accelerator's name.
+    """
+
+    name: str
+    op_type: str
+    role: KernelRole
+    us: float
+    calls: float = 1
+    ops: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    bytes_moved: int = 0
+    provider: str = "CPU"
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """Why the framework loses time on a quantized model: the ops it is about, the evidence, and what to change.
+
+    `ops` are names of the model's graph; `cost_us` estimates the time at stake per inference. `changed` makes the model
+    with the change, to time it: its outputs need not be right, for which it would have to be calibrated anew. None
+    where nothing can be tried.
+    """
+
+    rule: str
+    ops: tuple[str, ...]
+    title: str
+    evidence: str
+    change: str
+    cost_us: float
+    changed: Callable[[], Model] | None = None
 
 
 class Runner(Protocol):
