@@ -116,6 +116,24 @@ class CutRunner(Protocol):
         ...
 
 
+class Profiler(Protocol):
+    """A model ready to run as in production while each of its ops is timed."""
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The model's outputs by name, for one batch."""
+        ...
+
+    def finish(self, warm_up: int = 0) -> tuple[float, list[Kernel]]:
+        """The median time of a run in µs, and the kernels in the order they ran; nothing runs afterwards.
+
+        Their `ops` are names of the model's graph; their times add up to what a typical run takes.
+
+        Args:
+            warm_up: how many of the first runs do not count.
+        """
+        ...
+
+
 class Backend(Protocol):
     """A framework. A capability it lacks raises `UnsupportedError`."""
 
@@ -226,4 +244,16 @@ class Backend(Protocol):
         Raises:
             UnsupportedError: a tensor is not computed by an op, or an operand in `constants` is not a float one.
         """
+        ...
+
+    def deploy(self, model: Model, *, threads: int) -> AbstractContextManager[Runner]:
+        """A runner of the model as production runs it, with the framework's own options; 0 threads means its choice."""
+        ...
+
+    def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
+        """The same with each op timed."""
+        ...
+
+    def multiply_adds(self, model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        """How many multiply-adds each op of a float model makes for these inputs, as it is written."""
         ...

@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from quantscope.backends.base import CutRunner, Model, Ranges, RecipeCheck, Runner, Trace
-from quantscope.backends.onnx import cut, files, float_view, rescaling, sessions, sizes, weights
+from quantscope.backends.base import CutRunner, Model, Profiler, Ranges, RecipeCheck, Runner, Trace
+from quantscope.backends.onnx import cut, files, float_view, profiler, rescaling, sessions, sizes, weights
 from quantscope.backends.onnx.equalization import equalized
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.order import sort_nodes
@@ -72,6 +72,11 @@ class _Handle:
     @cached_property
     def deployed(self) -> OnnxModel:
         return sessions.deployed(self.model)
+
+    @cached_property
+    def optimized(self) -> OnnxModel:
+        """What production runs, be all tensors readable or not."""
+        return sessions.optimized(self.model, "ORT_ENABLE_ALL")
 
     @cached_property
     def simulation(self) -> Simulation:
@@ -217,6 +222,16 @@ class OnnxBackend:
         }
         changes = cut.Changes(activations, scaled)
         return cut.opened(handle.traced(trace), names, tensors, outputs, changes, handle.factors, threads=threads)
+
+    def deploy(self, model: Model, *, threads: int) -> AbstractContextManager[Runner]:
+        return sessions.deployment(model.handle.model, threads=threads)
+
+    def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
+        handle: _Handle = model.handle
+        return profiler.profiled(handle.model, handle.optimized, threads=threads)
+
+    def multiply_adds(self, model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        return profiler.multiply_adds(model.handle.model, inputs)
 
 
 BACKEND = OnnxBackend()

@@ -21,12 +21,18 @@ from quantscope.errors import DataError, ModelError
 _ONLY_ERRORS = 3
 
 
-def session_options(threads: int, level: str = "ORT_ENABLE_ALL") -> Any:
-    """Options for a session at this optimization level; 0 threads means all cores."""
+def production_options(threads: int, level: str = "ORT_ENABLE_ALL") -> Any:
+    """ONNX Runtime's own options, as whoever deploys a model has them; 0 threads means its own choice."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ONLY_ERRORS
     options.intra_op_num_threads = threads
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    return options
+
+
+def session_options(threads: int, level: str = "ORT_ENABLE_ALL") -> Any:
+    """Options for a session that exposes tensors, at this optimization level; 0 threads means all cores."""
+    options = production_options(threads, level)
     # Almost all tensors are outputs, with memory of their own: a block for the others at once is mostly waste.
     options.enable_mem_pattern = False
     # Idle worker threads would otherwise burn a core while the statistics are taken.
@@ -159,6 +165,12 @@ def opened(model: OnnxModel, tensors: Sequence[str], *, optimize: bool, threads:
     """A runner that exposes these tensors, of the graph as it is or as ONNX Runtime optimizes it around them."""
     options = session_options(threads, "ORT_ENABLE_ALL" if optimize else "ORT_DISABLE_ALL")
     yield SessionRunner(session(model, options, tensors))
+
+
+@contextmanager
+def deployment(model: OnnxModel, *, threads: int) -> Iterator[SessionRunner]:
+    """A runner of the model as whoever deploys it has it."""
+    yield SessionRunner(session(model, production_options(threads)))
 
 
 def first_line(error: BaseException) -> str:
