@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from quantscope.backends.base import CutRunner, Model, Ranges, RecipeCheck, Runner, Trace
-from quantscope.backends.onnx import cut, files, float_view, rescaling, sessions, sizes, weights
+from quantscope.backends.base import CutRunner, Model, Peak, Ranges, RecipeCheck, Runner, Trace
+from quantscope.backends.onnx import cut, files, float_view, peak, rescaling, sessions, sizes, weights
 from quantscope.backends.onnx.equalization import equalized
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.order import sort_nodes
@@ -217,6 +217,9 @@ class OnnxBackend:
         }
         changes = cut.Changes(activations, scaled)
         return cut.opened(handle.traced(trace), names, tensors, outputs, changes, handle.factors, threads=threads)
+
+    def peak(self, threads: int) -> Peak:
+        return peak.measured(threads)
 
 
 BACKEND = OnnxBackend()

@@ -21,8 +21,11 @@ from quantscope.errors import DataError, ModelError
 _ONLY_ERRORS = 3
 
 
-def session_options(threads: int, level: str = "ORT_ENABLE_ALL") -> Any:
-    """Options for a session at this optimization level; 0 threads means all cores."""
+def session_options(threads: int, level: str = "ORT_ENABLE_ALL", *, spinning: bool = False) -> Any:
+    """Options for a session at this optimization level; 0 threads means all cores.
+
+    With `spinning` threads stay awake between two runs, as they do by default in production.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ONLY_ERRORS
     options.intra_op_num_threads = threads
@@ -30,7 +33,7 @@ def session_options(threads: int, level: str = "ORT_ENABLE_ALL") -> Any:
     # Almost all tensors are outputs, with memory of their own: a block for the others at once is mostly waste.
     options.enable_mem_pattern = False
     # Idle worker threads would otherwise burn a core while the statistics are taken.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     return options
 
 
