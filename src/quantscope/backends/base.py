@@ -95,6 +95,20 @@ class Finding:
     changed: Callable[[], Model] | None = None
 
 
+@dataclass(frozen=True)
+class Peak:
+    """What this processor was measured to do at a number of threads: multiply-adds and bytes per second.
+
+    `int8_multiply_adds` are products of uint8 activations and int8 weights, `signed_multiply_adds` those of int8 and
+    int8. `bytes_per_second` counts what an op reads and what it writes, from and to memory.
+    """
+
+    float_multiply_adds: float
+    int8_multiply_adds: float
+    signed_multiply_adds: float
+    bytes_per_second: float
+
+
 class Runner(Protocol):
     """A model ready to run with some of its tensors exposed."""
 
@@ -256,4 +270,8 @@ class Backend(Protocol):
 
     def multiply_adds(self, model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
         """How many multiply-adds each op of a float model makes for these inputs, as it is written."""
+        ...
+
+    def peak(self, threads: int) -> Peak:
+        """What the framework's own kernels do here at most, measured in about a second; 0 threads means all cores."""
         ...

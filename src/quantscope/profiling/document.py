@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from quantscope.backends.base import Kernel, KernelRole
+from quantscope.backends.base import Kernel, KernelRole, Peak
 
 
 @dataclass(frozen=True)
@@ -139,15 +139,6 @@ class ModelFacts:
     load_ms: float
     peak_memory_bytes: int | None
     sums: Sums
-
-
-@dataclass(frozen=True)
-class Peak:
-    """What this processor was measured to do at this number of threads: multiply-adds and bytes per second."""
-
-    float_multiply_adds: float
-    int8_multiply_adds: float
-    bytes_per_second: float
 
 
 @dataclass(frozen=True)

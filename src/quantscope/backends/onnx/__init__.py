@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from quantscope.backends.base import CutRunner, Model, Profiler, Ranges, RecipeCheck, Runner, Trace
-from quantscope.backends.onnx import cut, files, float_view, profiler, rescaling, sessions, sizes, weights
+from quantscope.backends.base import CutRunner, Model, Peak, Profiler, Ranges, RecipeCheck, Runner, Trace
+from quantscope.backends.onnx import cut, files, float_view, peak, profiler, rescaling, sessions, sizes, weights
 from quantscope.backends.onnx.equalization import equalized
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.order import sort_nodes
@@ -232,6 +232,9 @@ class OnnxBackend:
 
     def multiply_adds(self, model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
         return profiler.multiply_adds(model.handle.model, inputs)
+
+    def peak(self, threads: int) -> Peak:
+        return peak.measured(threads)
 
 
 BACKEND = OnnxBackend()
