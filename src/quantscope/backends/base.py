@@ -260,8 +260,13 @@ class Backend(Protocol):
         """
         ...
 
-    def deploy(self, model: Model, *, threads: int) -> AbstractContextManager[Runner]:
-        """A runner of the model as production runs it, with the framework's own options; 0 threads means its choice."""
+    def deploy(self, model: Model | Path, *, threads: int) -> AbstractContextManager[Runner]:
+        """A runner of the model, or of the one in a file, as production runs it: loaded as it is, with the framework's
+        own options; 0 threads means its choice.
+
+        Raises:
+            ModelError: the framework refuses it.
+        """
         ...
 
     def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
@@ -274,4 +279,8 @@ class Backend(Protocol):
 
     def peak(self, threads: int) -> Peak:
         """What the framework's own kernels do here at most, measured in about a second; 0 threads means all cores."""
+        ...
+
+    def findings(self, model: Model, kernels: Sequence[Kernel], threads: int) -> Sequence[Finding]:
+        """Why a quantized model loses time, judged by its graph and by the kernels that were timed."""
         ...

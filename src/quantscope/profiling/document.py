@@ -173,7 +173,10 @@ class Reason:
 
 @dataclass(frozen=True)
 class Profile:
-    """The whole of it. `ops` are ordered by time in the quantized model (the reference's, where there is none)."""
+    """The whole of it. `ops` are ordered by time in the quantized model (the reference's, where there is none).
+
+    `run` is the run file that holds it, "" for none.
+    """
 
     batch: int
     threads: int
@@ -187,6 +190,7 @@ class Profile:
     reasons: tuple[Reason, ...] = ()
     notes: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    run: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The profile as JSON values."""

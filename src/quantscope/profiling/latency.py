@@ -124,7 +124,7 @@ def measure(
     begin = time.perf_counter()
     settled = False
     while len(times[0].load) < _MOST_ROUNDS:
-        medians = _round(loads, inputs, times, seconds / (2 * _FEWEST_ROUNDS), reverse=len(times[0].load) % 2 == 1)
+        medians = _round(loads, inputs, times, seconds / (4 * _FEWEST_ROUNDS), reverse=len(times[0].load) % 2 == 1)
         passed = time.perf_counter() - begin
         report(min(1.0, passed / seconds))
         rounds = len(times[0].load)

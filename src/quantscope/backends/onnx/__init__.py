@@ -14,7 +14,18 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from quantscope.backends.base import CutRunner, Model, Peak, Profiler, Ranges, RecipeCheck, Runner, Trace
+from quantscope.backends.base import (
+    CutRunner,
+    Finding,
+    Kernel,
+    Model,
+    Peak,
+    Profiler,
+    Ranges,
+    RecipeCheck,
+    Runner,
+    Trace,
+)
 from quantscope.backends.onnx import cut, files, float_view, peak, profiler, rescaling, sessions, sizes, weights
 from quantscope.backends.onnx.equalization import equalized
 from quantscope.backends.onnx.files import OnnxModel
@@ -223,8 +234,9 @@ class OnnxBackend:
         changes = cut.Changes(activations, scaled)
         return cut.opened(handle.traced(trace), names, tensors, outputs, changes, handle.factors, threads=threads)
 
-    def deploy(self, model: Model, *, threads: int) -> AbstractContextManager[Runner]:
-        return sessions.deployment(model.handle.model, threads=threads)
+    def deploy(self, model: Model | Path, *, threads: int) -> AbstractContextManager[Runner]:
+        file = model if isinstance(model, Path) else model.path or model.handle.model
+        return sessions.deployment(file, threads=threads)
 
     def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
         handle: _Handle = model.handle
@@ -235,6 +247,9 @@ class OnnxBackend:
 
     def peak(self, threads: int) -> Peak:
         return peak.measured(threads)
+
+    def findings(self, model: Model, kernels: Sequence[Kernel], threads: int) -> Sequence[Finding]:
+        return ()
 
 
 BACKEND = OnnxBackend()
