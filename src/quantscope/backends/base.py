@@ -138,9 +138,9 @@ class Profiler(Protocol):
         ...
 
     def finish(self, warm_up: int = 0) -> tuple[float, list[Kernel]]:
-        """The median time of a run in µs, and the kernels in the order they ran; nothing runs afterwards.
+        """The time of a run in µs, and the kernels in the order they ran; nothing runs afterwards.
 
-        Their `ops` are names of the model's graph; their times add up to what a typical run takes.
+        Both are means over the faster half of the runs. The kernels' `ops` are names of the model's graph.
 
         Args:
             warm_up: how many of the first runs do not count.

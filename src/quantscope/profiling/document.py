@@ -110,8 +110,9 @@ class AddedTiming:
 class Sums:
     """How the time per op adds up for one model at the setting that was profiled.
 
-    `latency_us` is the median inference without the profiler, `profiled_us` with it, `kernels_us` the sum over all
-    kernels; `attributed` is the share of it that has the user's op names.
+    `latency_us` is an inference without the profiler, `profiled_us` with it, `kernels_us` the sum over all kernels,
+    each a mean over the faster half of runs made in turn; `attributed` is the share of the sum that has the user's op
+    names.
     """
 
     latency_us: float
