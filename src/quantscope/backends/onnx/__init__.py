@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial, reduce
@@ -14,7 +14,18 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from quantscope.backends.base import CutRunner, Model, Peak, Profiler, Ranges, RecipeCheck, Runner, Trace
+from quantscope.backends.base import (
+    CutRunner,
+    Finding,
+    Kernel,
+    Model,
+    Peak,
+    Profiler,
+    Ranges,
+    RecipeCheck,
+    Runner,
+    Trace,
+)
 from quantscope.backends.onnx import cut, files, float_view, peak, profiler, rescaling, sessions, sizes, weights
 from quantscope.backends.onnx.equalization import equalized
 from quantscope.backends.onnx.files import OnnxModel
@@ -229,6 +240,14 @@ class OnnxBackend:
     def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
         handle: _Handle = model.handle
         return profiler.profiled(handle.model, handle.optimized, threads=threads)
+
+    def findings(
+        self, model: Model, kernels: Sequence[Kernel], *, threads: int, cores: int, flags: Collection[str] = ()
+    ) -> Sequence[Finding]:
+        # A model that nobody profiles needs none of this.
+        from quantscope.backends.onnx import slowness
+
+        return slowness.findings(model.handle.model, kernels, self._model, threads=threads, cores=cores, flags=flags)
 
     def multiply_adds(self, model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
         return profiler.multiply_adds(model.handle.model, inputs)
