@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -109,24 +110,31 @@ def move_real_values(model: Rewriting, op: str) -> None:
     before = model.producer(node.input[0])
     for quantize in model.readers(node.output[0]):
         if quantize.op_type == QUANTIZE and before is not None and before.op_type == DEQUANTIZE:
-            scale = model.constants.array(before.input[1]).astype(np.float32) * _NEARLY
-            qparams = [model.constant(np.asarray(scale, np.float32)), *list(before.input)[2:3]]
+            nearly = np.asarray(model.constants.array(before.input[1]) * _NEARLY, np.float32)
+            qparams = [model.constant(nearly), *list(before.input)[2:3]]
             model.set_qparams(model.with_codes_of(quantize), qparams)
             return
     if before is None or before.op_type != DEQUANTIZE:
         # The op moves codes in the file itself.
         tensor = node.output[0]
-        scale, zero = model.constant(np.array(1, np.float32)), model.constant(np.array(0, np.uint8))
-        node.input[0] = model.node(DEQUANTIZE, [node.input[0], scale, zero])
-        model.node(QUANTIZE, [model.renamed(node, tensor), scale, zero], tensor)
+        zero = model.constant(np.array(0, np.uint8))
+        scales = [model.constant(np.array(value, np.float32)) for value in (1, _NEARLY)]
+        node.input[0] = model.node(DEQUANTIZE, [node.input[0], scales[0], zero])
+        model.node(QUANTIZE, [model.renamed(node, tensor), scales[1], zero], tensor)
 
 
 def real_product(model: Rewriting, op: str) -> None:
     """Let a product compute with real values: its weight becomes a float constant."""
     node = _real(model, model.nodes[op])
     values = model.real(node.input[1])
-    if values is not None:
-        node.input[1] = model.constant(values)
+    if values is None:
+        return
+    node.input[1] = model.constant(values)
+    if len(node.input) < 3:
+        # ONNX Runtime would quantize the weight again, but for a bias that is an int32 already.
+        bias = np.zeros(values.shape[0], np.int32)
+        inputs = [model.constant(part) for part in (bias, np.array(1, np.float32), np.array(0, np.int32))]
+        node.input.append(model.node(DEQUANTIZE, inputs))
 
 
 def depthwise_for_average(model: Rewriting, op: str) -> None:
@@ -152,8 +160,10 @@ def _real(model: Rewriting, node: onnx.NodeProto) -> onnx.NodeProto:
     operands = []
     for codes, scale, zero in integer.operands:
         parts = [node.input[place] for place in (codes, scale, zero)]
-        axis = {"axis": 0} if integer.float_type == "Conv" and codes == _WEIGHT_PLACES["QLinearConv"] else {}
-        operands.append(model.node(DEQUANTIZE, [part for part in parts if part], **axis))
+        along: dict[str, Any] = (
+            {"axis": 0} if integer.float_type == "Conv" and codes == _WEIGHT_PLACES["QLinearConv"] else {}
+        )
+        operands.append(model.node(DEQUANTIZE, [part for part in parts if part], **along))
     tensor = node.output[0]
     kept = {
         a.name: onnx.helper.get_attribute_value(a) for a in node.attribute if a.name not in ("channels_last", "opset")

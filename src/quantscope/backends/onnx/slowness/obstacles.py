@@ -1,14 +1,16 @@
 """Why ONNX Runtime has no integer kernel for an op with quantization around it.
 
 What must hold for DequantizeLinear, op and QuantizeLinear to become one kernel is in the selectors of ONNX Runtime's
-QDQ transformer (onnxruntime/core/optimizer/qdq_transformer/selectors_actions), and was tried with 1.32 on models of each
-kind: docs/slowness.md.
+QDQ transformer (onnxruntime/core/optimizer/qdq_transformer/selectors_actions), and was tried with 1.32 on models of
+each kind: docs/slowness.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from quantscope.backends.onnx.slowness import cures
 from quantscope.backends.onnx.slowness.rewriting import Rewriting
@@ -33,6 +35,8 @@ _ACTIVATIONS = _CLIPPING | {
     "Softplus", "Softsign", "Tanh", "ThresholdedRelu",
 }  # fmt: skip
 _OLDEST_MAXPOOL = 12
+# https://github.com/microsoft/onnxruntime/pull/28229
+_BIAS_TOLERANCE = 0.01
 _BYTES = frozenset(("uint8", "int8"))
 
 
@@ -47,6 +51,12 @@ class Obstacle:
     cure: Cure | None = None
 
 
+def activation_between(written: Written, op: Op) -> str:
+    """The name of an activation between an op and the quantization of its output; "" where there is none."""
+    found = _Look(written, op).activation if has_integer_kernel(written, op) else None
+    return found.name if found is not None else ""
+
+
 def obstacle(written: Written, op: Op) -> Obstacle | None:
     """The first thing in an op's quantization that keeps it from an integer kernel; None if all looks well."""
     if not has_integer_kernel(written, op):
@@ -57,7 +67,7 @@ def obstacle(written: Written, op: Op) -> Obstacle | None:
 def has_integer_kernel(written: Written, op: Op) -> bool:
     """True if ONNX Runtime can compute ops of this kind on codes."""
     if op.op_type == "Resize":
-        return op.attributes.get("mode", "nearest") == "nearest"
+        return bool(op.attributes.get("mode", "nearest") == "nearest")
     if op.op_type == "MaxPool":
         return written.model.opset >= _OLDEST_MAXPOOL
     return op.op_type in _KNOWN
@@ -186,7 +196,9 @@ class _Look:
         if not missing:
             return
         weight = self.op.op_type in PRODUCTS and self.data[-1] in missing and self.data[-1] in self.written.fixed
-        if weight or len(missing) == len(self.data):
+        if self._weight() is not None:
+            yield self._not_quantized(f"no QuantizeLinear and DequantizeLinear on {missing[0]}")
+        elif weight or len(missing) == len(self.data):
             what = "its weight is a float constant" if weight else "no input of it is quantized"
             yield Obstacle(
                 "fell-back",
@@ -208,8 +220,18 @@ class _Look:
     def _bias(self) -> Iterator[Obstacle]:
         bias = self.op.inputs[2] if self.op.op_type in ("Conv", "Gemm") and len(self.op.inputs) > 2 else ""
         conversion = self.written.dequantization(bias)
-        if conversion is not None and self.written.code_type(conversion) != "int32":
-            kind = self.written.code_type(conversion)
+        if conversion is None:
+            return
+        kind = self.written.code_type(conversion)
+        if kind == "int32" and self.op.op_type == "Conv" and self._misfit(conversion):
+            yield Obstacle(
+                "unfused-bias",
+                "the scale of the bias is not that of the input times that of the weight",
+                f"{conversion.name} differs by more than {_BIAS_TOLERANCE:.0%}, or has a zero point that is not 0",
+                "quantize biases last, as int32 with that scale and zero point 0, or leave them in float",
+                cures.float_bias,
+            )
+        if kind != "int32":
             yield Obstacle(
                 "unfused-bias",
                 f"biases are {kind}, where integer kernels take int32",
@@ -218,18 +240,25 @@ class _Look:
                 cures.float_bias,
             )
 
+    def _misfit(self, bias: Op) -> bool:
+        """True if the scale of a bias is not what its integer product has, as far as all are constants."""
+        around = [*(self.before.get(name) for name in self.data), bias]
+        scales = [self.written.value(found.inputs[1]) for found in around if found is not None]
+        zero = self.written.value((*bias.inputs, "")[2])
+        if zero is not None and zero.any():
+            return True
+        if len(scales) < 3 or any(scale is None for scale in scales):
+            return False
+        first, weight, found = (np.asarray(scale, np.float64).reshape(-1) for scale in scales)
+        wanted = first * weight
+        return len(found) not in (1, len(wanted)) or not np.allclose(found, wanted, rtol=_BIAS_TOLERANCE, atol=0)
+
     def _result(self) -> Iterator[Obstacle]:
         op = self.op
         if self.activation is not None:
             yield self._activation_between(self.activation)
         elif not self.behind and op.op_type not in ("MatMul", "Gemm"):
-            yield Obstacle(
-                "unfused-no-output-q",
-                "inputs are quantized, but not the output",
-                f"no QuantizeLinear reads the output of {op.name}",
-                "quantize the output too",
-                cures.quantize_output,
-            )
+            yield self._not_quantized(f"no QuantizeLinear reads its output {self.output}")
         elif self.behind and (self.output in self.written.outputs or len(self.readers) > 1):
             others = [reader.name for reader in self.readers if reader not in self.behind]
             who = others[0] if others else "the model's output" if self.output in self.written.outputs else "a second Q"
@@ -250,6 +279,16 @@ class _Look:
                     "give the output the scale and zero point of the input",
                     cures.scale_of_input,
                 )
+
+    @staticmethod
+    def _not_quantized(seen: str) -> Obstacle:
+        return Obstacle(
+            "unfused-no-output-q",
+            "an activation before or behind quantized operands is not quantized",
+            seen,
+            "quantize the output of each quantized op too",
+            cures.quantize_all,
+        )
 
     def _activation_between(self, activation: Op) -> Obstacle:
         quantize = self.written.quantizations(activation.outputs[0])[0]

@@ -40,6 +40,9 @@ class Rewriting:
 
     def finish(self) -> OnnxModel:
         """The changed model, without nodes that nothing reads any more."""
+        for node in list(self.nodes.values()):
+            if node.op_type in ("Conv", "Gemm"):
+                self._refit_bias(node)
         self._graph.node.extend(self._added)
         self._added = []
         del self._graph.value_info[:]
@@ -54,6 +57,24 @@ class Rewriting:
         del self._graph.node[:]
         self._graph.node.extend(copies)
         return self._model
+
+    def _refit_bias(self, node: onnx.NodeProto) -> None:
+        """Give an int32 bias the scale that it has to have: that of the input times that of the weight."""
+        before = [found for name in node.input if (found := self.producer(name)) is not None]
+        constant = [all(name in self.constants for name in found.input[1:3] if name) for found in before]
+        if len(before) < 3 or not all(constant) or any(found.op_type != DEQUANTIZE for found in before):
+            return
+        bias = self.real(node.input[2])
+        scales = [np.asarray(self.constants.array(found.input[1]), np.float32).reshape(-1) for found in before]
+        wanted = scales[0] * scales[1]
+        if bias is None or len(scales[0]) > 1 or len(wanted) not in (1, bias.size):
+            return
+        if self.constants.array(before[2].input[0]).dtype == np.int32 and not np.allclose(scales[2], wanted, 1e-5):
+            codes = np.clip(np.rint(bias / wanted), -(2**31), 2**31 - 1).astype(np.int32)
+            scale = wanted if len(wanted) > 1 else wanted.reshape(())
+            inputs = [self.constant(codes), self.constant(scale), self.constant(np.zeros(scale.shape, np.int32))]
+            along = {"axis": 0} if len(wanted) > 1 else {}
+            node.input[2] = self.node(DEQUANTIZE, inputs, domain=before[2].domain, **along)
 
     # ------------------------------------------------------------------ the graph
 
@@ -145,7 +166,7 @@ class Rewriting:
     def real(self, tensor: str) -> NDArray[Any] | None:
         """The real values of a constant, dequantized if it is one of codes; None for anything else."""
         if tensor in self.constants:
-            return self.constants.array(tensor).astype(np.float32)
+            return np.asarray(self.constants.array(tensor), np.float32)
         node = self.producer(tensor)
         if node is None or node.op_type != DEQUANTIZE or any(n and n not in self.constants for n in node.input):
             return None

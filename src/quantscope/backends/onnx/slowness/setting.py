@@ -29,8 +29,8 @@ def overhead(times: Times) -> Iterator[Finding]:
             "overhead",
             names,
             f"{count(len(small), 'small op')}, dominated by the cost of calling them",
-            f"{len(small)} of {count(len(times.kernels), 'kernel')} take less than {_SMALL_US:.0f} µs a call, on average"
-            f" {mean:.1f} µs: together {us(small):.0f} of {times.total_us:.0f} µs ({share:.0%})",
+            f"{len(small)} of {count(len(times.kernels), 'kernel')} take less than {_SMALL_US:.0f} µs a call,"
+            f" {mean:.1f} µs on average: together {us(small):.0f} of {times.total_us:.0f} µs ({share:.0%})",
             "run larger batches, or simplify the model before it is quantized (fold constants, merge elementwise ops)",
             us(small),
         )
@@ -58,7 +58,7 @@ def threads(times: Times, threads: int, cores: int) -> Iterator[Finding]:
     elif 0 < threads < cores:
         yield Finding(
             "threads", (), f"{count(threads, 'thread')} on {cores} cores",
-            f"{cores - threads} cores have nothing to do",
+            f"{count(cores - threads, 'core')} without work",
             f"set intra_op_num_threads to {cores} if no other process needs them",
             0.0,
         )  # fmt: skip
@@ -78,8 +78,8 @@ def processor(times: Times, flags: Collection[str]) -> Iterator[Finding]:
         missing = "dot products (asimddp, i8mm)" if "asimd" in flags else "VNNI or AMX"
         yield Finding(
             "processor", names, f"this processor has no {missing}: integer products gain little over float",
-            f"{us(products):.0f} µs in {count(len(products), 'integer product')}, each of which takes three instructions"
-            f" where {missing} would take one",
+            f"{us(products):.0f} µs in {count(len(products), 'integer product')}: three instructions do what one would"
+            " do with it",
             "run on a processor that has it; here, compare with float before you quantize products",
             us(products) * _WITHOUT_DOT_PRODUCTS,
         )  # fmt: skip

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from quantscope.backends.base import Finding, Kernel, Model
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.slowness import cures
-from quantscope.backends.onnx.slowness.obstacles import PRODUCTS, Cure, Obstacle, has_integer_kernel, obstacle
+from quantscope.backends.onnx.slowness.obstacles import (
+    PRODUCTS,
+    Cure,
+    Obstacle,
+    activation_between,
+    has_integer_kernel,
+    obstacle,
+)
 from quantscope.backends.onnx.slowness.rewriting import Rewriting
 from quantscope.backends.onnx.slowness.times import Times, on_codes, us
 from quantscope.backends.onnx.slowness.written import QUANTIZE, Written
@@ -23,6 +30,7 @@ _PRODUCT_GAIN = 3.5
 _VANISHING = frozenset((
     "Cast", "Dropout", "Expand", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze",
 ))  # fmt: skip
+_CHANGING_TYPES = frozenset(("Cast", "CastLike"))
 _NAMED = 3
 
 _INSTEAD = {
@@ -53,10 +61,12 @@ class _Group:
 def unfused(written: Written, times: Times, made: Made) -> Iterator[Finding]:
     """A finding for each thing that keeps ops in float, with all ops that it keeps there."""
     groups: dict[tuple[str, str], _Group] = {}
+    between: set[str] = set()
     for op in written.graph.ops:
         kernels = _in_float(written, times, op)
-        found = _obstacle(written, op) if kernels else None
+        found = _obstacle(written, op) if kernels and op.name not in between else None
         if found is not None:
+            between.add(activation_between(written, op))
             group = groups.setdefault((found.rule, found.title), _Group(found))
             group.ops.append(op)
             group.seen.append(f"{op.name}: {found.seen}")
@@ -75,6 +85,8 @@ def _in_float(written: Written, times: Times, op: Op) -> list[Kernel]:
 
 
 def _obstacle(written: Written, op: Op) -> Obstacle | None:
+    if op.op_type in _CHANGING_TYPES:
+        return None
     if has_integer_kernel(written, op):
         return obstacle(written, op) or Obstacle(
             "unfused",

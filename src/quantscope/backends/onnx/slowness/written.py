@@ -49,11 +49,10 @@ class Written:
         return tuple(op for op in self.graph.consumers.get(quantize.outputs[0], ()) if op.op_type == DEQUANTIZE)
 
     def is_quantized(self, op: Op) -> bool:
-        """True if an op that is no conversion reads dequantized activations, or what it writes is quantized."""
+        """True if an op that is no conversion reads dequantized operands, or what it writes is quantized."""
         if op.op_type in (QUANTIZE, DEQUANTIZE):
             return False
-        before = (self.dequantization(name) for name in op.inputs if name not in self.fixed)
-        return any(before) or any(self.quantizations(name) for name in op.outputs)
+        return any(map(self.dequantization, op.inputs)) or any(map(self.quantizations, op.outputs))
 
     def code_type(self, conversion: Op) -> str:
         """numpy's name for the codes of a conversion."""
