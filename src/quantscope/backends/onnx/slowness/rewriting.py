@@ -73,7 +73,7 @@ class Rewriting:
             codes = np.clip(np.rint(bias / wanted), -(2**31), 2**31 - 1).astype(np.int32)
             scale = wanted if len(wanted) > 1 else wanted.reshape(())
             inputs = [self.constant(codes), self.constant(scale), self.constant(np.zeros(scale.shape, np.int32))]
-            along = {"axis": 0} if len(wanted) > 1 else {}
+            along: dict[str, Any] = {"axis": 0} if len(wanted) > 1 else {}
             node.input[2] = self.node(DEQUANTIZE, inputs, domain=before[2].domain, **along)
 
     # ------------------------------------------------------------------ the graph

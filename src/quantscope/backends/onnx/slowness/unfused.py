@@ -17,6 +17,7 @@ from quantscope.backends.onnx.slowness.obstacles import (
     obstacle,
 )
 from quantscope.backends.onnx.slowness.rewriting import Rewriting
+from quantscope.backends.onnx.slowness.substitutes import SUBSTITUTES
 from quantscope.backends.onnx.slowness.times import Times, on_codes, us
 from quantscope.backends.onnx.slowness.written import QUANTIZE, Written
 from quantscope.graph import Op
@@ -28,25 +29,10 @@ Made = Callable[[OnnxModel], Model]
 _PRODUCT_GAIN = 3.5
 # Optimization removes these, or lets another kernel do them: that it has a kernel in float says nothing of them.
 _VANISHING = frozenset((
-    "Cast", "Dropout", "Expand", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze",
+    "Cast", "Dropout", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze",
 ))  # fmt: skip
 _CHANGING_TYPES = frozenset(("Cast", "CastLike"))
 _NAMED = 3
-
-_INSTEAD = {
-    "Clip": "give the op before it a range that ends where Clip does, so that its quantization does the work of Clip",
-    "Div": "divide by multiplying with the reciprocal: Mul has an integer kernel",
-    "HardSigmoid": "train with Sigmoid or LeakyRelu, which have integer kernels",
-    "HardSwish": "train with Relu, or with x·Sigmoid(x), whose ops have integer kernels",
-    "MaxPool": "convert the model to opset 12 or later",
-    "Pad": "give the padding to the Conv or pooling behind it",
-    "PRelu": "train with LeakyRelu, which has an integer kernel",
-    "ReduceMean": "average over all positions with GlobalAveragePool, which has an integer kernel",
-    "Relu": "let the quantization before it begin at 0, so that it does the work of Relu",
-    "Resize": "resize with mode \"nearest\", which moves codes as they are",
-    "SpaceToDepth": "write it as a Reshape, a Transpose and a Reshape, which move codes as they are",
-    "Sub": "add the negative: Add has an integer kernel",
-}  # fmt: skip
 
 
 @dataclass
@@ -60,14 +46,14 @@ class _Group:
 
 def unfused(written: Written, times: Times, made: Made) -> Iterator[Finding]:
     """A finding for each thing that keeps ops in float, with all ops that it keeps there."""
-    groups: dict[tuple[str, str], _Group] = {}
+    groups: dict[tuple[str, str, Cure | None], _Group] = {}
     between: set[str] = set()
     for op in written.graph.ops:
         kernels = _in_float(written, times, op)
         found = _obstacle(written, op) if kernels and op.name not in between else None
         if found is not None:
             between.add(activation_between(written, op))
-            group = groups.setdefault((found.rule, found.title), _Group(found))
+            group = groups.setdefault((found.rule, found.title, found.cure), _Group(found))
             group.ops.append(op)
             group.seen.append(f"{op.name}: {found.seen}")
     for group in groups.values():
@@ -94,13 +80,14 @@ def _obstacle(written: Written, op: Op) -> Obstacle | None:
             "scales are constants, types and granularity are those of an integer kernel",
             "compare its quantization with that of an op of the same type that does run on codes",
         )
-    instead = _INSTEAD.get(op.op_type)
+    instead = SUBSTITUTES.get(op.op_type)
     return Obstacle(
         "unfused-op-type",
         f"ONNX Runtime has no integer kernel for {op.op_type}"
         + (f' with mode "{op.attributes["mode"]}"' if op.op_type == "Resize" and "mode" in op.attributes else ""),
         f"it reads real values, {_conversions(written, op)}",
-        "leave it in float together with the ops around it" + (f", or {instead}" if instead else ""),
+        "leave it in float together with the ops around it" + (f", or {instead.change}" if instead else ""),
+        instead.cure if instead and written.fixed.issuperset(op.inputs[1:]) else None,
     )
 
 
@@ -122,7 +109,7 @@ def _finding(written: Written, times: Times, group: _Group, made: Made) -> Findi
     cure, cured = group.obstacle.cure, names
     if group.obstacle.rule != "unfused-op-type":
         cost += us(products) * (1 - 1 / _PRODUCT_GAIN)
-    elif needless := _needless(written, times, group.ops):
+    elif cure is None and (needless := _needless(written, times, group.ops)):
         evidence += f"; {count(len(needless), 'pair')} of QuantizeLinear and DequantizeLinear only between float ops"
         cure, cured = cures.without_pair, tuple(needless)
     return Finding(
