@@ -6,7 +6,7 @@ graph, tensors by name, and codes with the scale and zero point that give them m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,6 +271,20 @@ class Backend(Protocol):
 
     def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
         """The same with each op timed."""
+        ...
+
+    def findings(
+        self, model: Model, kernels: Sequence[Kernel], *, threads: int, cores: int, flags: Collection[str] = ()
+    ) -> Sequence[Finding]:
+        """Why a quantized model is not faster than it is, the most costly first.
+
+        Args:
+            model: the quantized model.
+            kernels: what `profile` says that it runs as.
+            threads: what it was profiled with; 0 means the framework's choice.
+            cores: physical cores that this process may use.
+            flags: what the processor can do, as /proc/cpuinfo names it; none if that is not known.
+        """
         ...
 
     def multiply_adds(self, model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:

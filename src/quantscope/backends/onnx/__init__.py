@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial, reduce
@@ -241,6 +241,14 @@ class OnnxBackend:
     def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
         handle: _Handle = model.handle
         return profiler.profiled(handle.model, handle.optimized, threads=threads)
+
+    def findings(
+        self, model: Model, kernels: Sequence[Kernel], *, threads: int, cores: int, flags: Collection[str] = ()
+    ) -> Sequence[Finding]:
+        # A model that nobody profiles needs none of this.
+        from quantscope.backends.onnx import slowness
+
+        return slowness.findings(model.handle.model, kernels, self._model, threads=threads, cores=cores, flags=flags)
 
     def multiply_adds(self, model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
         return profiler.multiply_adds(model.handle.model, inputs)
