@@ -14,8 +14,18 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from quantscope.backends.base import CutRunner, Model, Peak, Ranges, RecipeCheck, Runner, Trace
-from quantscope.backends.onnx import cut, files, float_view, peak, rescaling, sessions, sizes, weights
+from quantscope.backends.base import (
+    CutRunner,
+    Framework,
+    IntegerProduct,
+    Model,
+    Peak,
+    Ranges,
+    RecipeCheck,
+    Runner,
+    Trace,
+)
+from quantscope.backends.onnx import cut, files, float_view, framework, integer_products, peak, rescaling, sessions, sizes, weights
 from quantscope.backends.onnx.equalization import equalized
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.order import sort_nodes
@@ -220,6 +230,13 @@ class OnnxBackend:
 
     def peak(self, threads: int) -> Peak:
         return peak.measured(threads)
+
+    def framework(self) -> Framework:
+        return framework.installed()
+
+    def integer_products(self, model: Model) -> Sequence[IntegerProduct]:
+        handle: _Handle = model.handle
+        return integer_products.integer_products(handle.deployed, handle.view("simulated").graph)
 
 
 BACKEND = OnnxBackend()
