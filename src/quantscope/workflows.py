@@ -20,6 +20,7 @@ from quantscope.calibration import calibrate
 from quantscope.diagnosis import Diagnosis
 from quantscope.errors import DataError, OutputError, RunFileError, RunInterrupted
 from quantscope.images import Preprocessing
+from quantscope.machine import processor_name
 from quantscope.memory import parsed
 from quantscope.pairing import Pairing, TensorPair, pair
 from quantscope.plan import Plan, Traced
@@ -659,17 +660,6 @@ def environment() -> dict[str, str]:
     return {
         **{package: version(package) for package in packages},
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "system": platform.platform(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )

@@ -109,6 +109,32 @@ class Peak:
     bytes_per_second: float
 
 
+@dataclass(frozen=True)
+class Framework:
+    """What runs the models: its name, version and build, where it can run them, and its threads if nobody says."""
+
+    name: str
+    version: str
+    build: str
+    providers: tuple[str, ...]
+    default_threads: int
+
+
+@dataclass(frozen=True)
+class IntegerProduct:
+    """An op whose product with a constant weight the framework computes from codes, as it really runs here.
+
+    `op` is its name in the float view of the simulated trace. `activations` and `weights` are the types of the codes
+    that are multiplied; the framework may have made uint8 of int8 activations by adding 128. With `dynamic` the
+    activations get their scale at run time (ONNX operator specification, DynamicQuantizeLinear).
+    """
+
+    op: str
+    activations: str
+    weights: str
+    dynamic: bool = False
+
+
 class Runner(Protocol):
     """A model ready to run with some of its tensors exposed."""
 
@@ -295,6 +321,10 @@ class Backend(Protocol):
         """What the framework's own kernels do here at most, measured in about a second; 0 threads means all cores."""
         ...
 
-    def findings(self, model: Model, kernels: Sequence[Kernel], threads: int) -> Sequence[Finding]:
-        """Why a quantized model loses time, judged by its graph and by the kernels that were timed."""
+    def framework(self) -> Framework:
+        """What runs the models on this machine."""
+        ...
+
+    def integer_products(self, model: Model) -> Sequence[IntegerProduct]:
+        """The products with constant weights that the framework computes from codes, in execution order."""
         ...
