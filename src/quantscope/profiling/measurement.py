@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from quantscope.backends.base import Backend, Finding, Kernel, Model
+from quantscope.machine import machine
 from quantscope.profiling.document import LatencyComparison, ModelFacts, Profile, Reason, Sums, Tried
 from quantscope.profiling.footprint import peak_memory
 from quantscope.profiling.inputs import Inputs, InputSource, for_other
@@ -200,7 +201,10 @@ def _reasons(
 ) -> tuple[Reason, ...]:
     """Why the quantized model loses time, what costs most first; those that can be tried, tried."""
     threads = settings.threads[0]
-    found = sorted(backend.findings(quantized, kernels, threads), key=lambda f: f.cost_us, reverse=True)
+    here = machine()
+    found = backend.findings(
+        quantized, kernels, threads=threads, cores=here.threads, flags=here.processor.features or ()
+    )
     tried: dict[int, Tried] = {}
     to_try = [number for number, finding in enumerate(found) if finding.changed is not None][: settings.tries]
     if to_try:
