@@ -1,4 +1,4 @@
-"""What this machine says of itself: the processor, the instructions that matter for 8-bit products, cores and memory."""
+"""What this machine says of itself: processor, instructions that matter for 8-bit products, cores and memory."""
 
 from __future__ import annotations
 

@@ -71,8 +71,8 @@ def _range(processor: Processor) -> Recommendation:
         return Recommendation(
             subject,
             "7 bits (reduce_range)",
-            "without VNNI pairs of products are added in 16 bits, which saturate; with 7 bits none can. What it does to "
-            "your model: quantscope doctor MODEL --data SOURCE",
+            "without VNNI pairs of products are added in 16 bits, which saturate; with 7 bits none can. What it does "
+            "to your model: quantscope doctor MODEL --data SOURCE",
             ("--reduce-range",),
         )
     if processor.is_x86 and processor.sums_in_32_bits:

@@ -25,7 +25,18 @@ from quantscope.backends.base import (
     Runner,
     Trace,
 )
-from quantscope.backends.onnx import cut, files, float_view, framework, integer_products, peak, rescaling, sessions, sizes, weights
+from quantscope.backends.onnx import (
+    cut,
+    files,
+    float_view,
+    framework,
+    integer_products,
+    peak,
+    rescaling,
+    sessions,
+    sizes,
+    weights,
+)
 from quantscope.backends.onnx.equalization import equalized
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.order import sort_nodes
