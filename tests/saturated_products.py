@@ -90,4 +90,5 @@ CASES = {
 }
 
 if __name__ == "__main__":
-    np.savez_compressed(RESULTS, **{name: case.run() for name, case in CASES.items()})
+    results: dict[str, Any] = {name: case.run() for name, case in CASES.items()}
+    np.savez_compressed(RESULTS, **results)

@@ -242,6 +242,25 @@ def test_codes_are_those_that_the_kernels_multiply(name: str) -> None:
     assert compared
 
 
+def test_a_product_may_need_what_only_a_later_one_reads() -> None:
+    random = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["stem"], "stem"),
+        helper.make_node("Sigmoid", ["stem"], ["gate"], "gate"),
+        helper.make_node("Mul", ["stem", "gate"], ["swish"], "swish"),
+        helper.make_node("Concat", ["swish", "stem"], ["both"], "both", axis=1),
+        helper.make_node("Conv", ["both", "b"], ["early"], "early"),
+        helper.make_node("Conv", ["swish", "c"], ["late"], "late"),
+        helper.make_node("Add", ["early", "late"], ["y"], "sum"),
+    ]
+    shapes = {"a": (8, 3, 1, 1), "b": (4, 16, 1, 1), "c": (4, 8, 1, 1)}
+    constants: dict[str, Any] = {n: random.uniform(0.5, 1, shape).astype(np.float32) for n, shape in shapes.items()}
+    proto = make_model(nodes, {"x": ["N", 3, 12, 12]}, {"y": ["N", 4, 12, 12]}, constants)
+    found = count_saturation(proto, data=bright(4))
+    assert {op.op for op in found.ops} == {"stem", "early", "late"}
+    assert all(op.saturated for op in found.ops)
+
+
 def test_op_by_op_and_at_the_outputs() -> None:
     model = quantized(Recipe())
     found = count_saturation(wide_weights(), model.handle.model.proto, data=bright(8))
@@ -326,7 +345,7 @@ def test_activations_that_get_their_scale_at_run_time() -> None:
         helper.make_node("Mul", ["xs", "ws"], ["scale"], "scales"),
         helper.make_node("Mul", ["real", "scale"], ["y"], "scaled"),
     ]
-    constants = {"w": w, "ws": np.float32(0.01), "wz": np.int8(0)}
+    constants: dict[str, Any] = {"w": w, "ws": np.float32(0.01), "wz": np.int8(0)}
     proto = make_model(nodes, {"x": ["N", 63]}, {"y": ["N", 33]}, constants)
     found = count_saturation(proto, data=x.astype(np.float32), batch_size=5)
     codes = np.rint(x.astype(np.float32) / np.float32(x.max() / 255)).astype(np.uint8)

@@ -77,8 +77,10 @@ def _range(processor: Processor) -> Recommendation:
         )
     if processor.is_x86 and processor.sums_in_32_bits:
         reason = "products are added in 32 bits here: nothing saturates, and a bit less would only cost accuracy"
+    elif processor.is_arm and {"dotprod", "i8mm"}.isdisjoint(processor.features or ()):
+        reason = "pairs are added in 16 bits here, which symmetric weights, -127 to 127, never exceed"
     elif processor.is_arm:
-        reason = "ARM adds products in 32 bits, or in 16 bits that always suffice: a bit less would only cost accuracy"
+        reason = "products are added in 32 bits here: nothing saturates, and a bit less would only cost accuracy"
     elif processor.features is None:
         reason = "nothing is known of this processor's instructions; x86 without VNNI would want 7 bits"
     else:

@@ -140,11 +140,11 @@ def _headline(found: Saturation) -> Text:
     if not found.ops:
         return Text(f"Nothing can saturate: no pair of products goes beyond 16 bits, whatever the samples ({samples})")
     if not found.saturated:
-        return Text(f"Nothing saturates: all {figures.number(found.pairs)} pairs of products on {samples} fit 16 bits")
+        return Text(f"Nothing saturates: all {found.pairs:,} pairs of products on {samples} fit 16 bits")
     ops = sum(op.saturated > 0 for op in found.ops)
     return Text.assemble(
         ("Without VNNI ", "bold"),
-        f"{figures.number(found.saturated)} of {figures.number(found.pairs)} pairs of products "
+        f"{found.saturated:,} of {found.pairs:,} pairs of products "
         f"({figures.share(found.saturated / found.pairs)}) would saturate, in {ops} of {len(found.ops)} ops "
         f"on {samples}",
     )
@@ -160,7 +160,7 @@ def _ops(ops: Sequence[OpSaturation], top: int | None) -> RenderableType:
         table.add_column(column, justify="right", no_wrap=True)
     for op in rows[:top]:
         table.add_row(
-            Text(op.op), op.op_type, figures.number(op.saturated, 6), figures.share(op.share),
+            Text(op.op), op.op_type, f"{op.saturated:,}", figures.share(op.share),
             figures.share(op.changed_share), _decibel(op.sqnr_db),
         )  # fmt: skip
     return _titled(f"Ops that saturate — {shown} of {len(rows)}, those first that lose most by themselves", table)

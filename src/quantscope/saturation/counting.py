@@ -39,7 +39,7 @@ class Counter:
     def seen(self, number: int, loss: Loss, exact: NDArray[Any], lost: NDArray[Any]) -> None:
         """Add what one product lost."""
         self._counts[number] += (loss.pairs, loss.saturated, loss.values.size, loss.changed)
-        self._energies[number] += [float(np.vdot(v, v)) for v in (exact.astype(np.float64), lost.astype(np.float64))]
+        self._energies[number] += [np.square(values, dtype=np.float64).sum() for values in (exact, lost)]
 
     def add(self, batch: Batch, exact: Values, changed: Values, reference: Values) -> None:
         """Add the outputs of one batch."""
