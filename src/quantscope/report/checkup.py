@@ -44,7 +44,8 @@ def _machine(found: Checkup) -> RenderableType:
     here, framework = found.machine, found.framework
     instructions = Text()
     for name, present in here.processor.notable.items():
-        instructions.append(f"{name} ", style="" if present else "dim")
+        # A name and its mark stay on one line.
+        instructions.append(f"{name} ".replace(" ", "\N{NO-BREAK SPACE}"), style="" if present else "dim")
         instructions.append("✓  " if present else "–  ", style="green" if present else "dim")
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
