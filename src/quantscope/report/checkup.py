@@ -42,16 +42,17 @@ def print_checkup(out: Console, found: Checkup) -> None:
 
 def _machine(found: Checkup) -> RenderableType:
     here, framework = found.machine, found.framework
-    instructions = Text()
-    for name, present in here.processor.notable.items():
-        # A name and its mark stay on one line.
-        instructions.append(f"{name} ".replace(" ", "\N{NO-BREAK SPACE}"), style="" if present else "dim")
-        instructions.append("✓  " if present else "–  ", style="green" if present else "dim")
+    notable = here.processor.notable
+    present, missing = (", ".join(n for n, has in notable.items() if has == wanted) for wanted in (True, False))
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_row("processor", f"{here.processor.name} ({here.processor.architecture})")
-    grid.add_row("instructions", instructions if here.processor.features is not None else "not known")
+    if here.processor.features is None:
+        grid.add_row("instructions", "not known")
+    elif notable:
+        grid.add_row("instructions", Text(present or "none that matter for int8", style="bold"))
+        grid.add_row("without", Text(missing or "none that matter for int8", style="dim"))
     grid.add_row("cores", _cores(here))
     total, free = (f"{size / _GIB:.1f} GiB" for size in (here.memory_total_bytes, here.memory_free_bytes))
     grid.add_row("memory", f"{total}, {free} free")
