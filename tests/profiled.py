@@ -156,7 +156,9 @@ def _kernels(path: Path, feed: Feed, graph: Graph) -> tuple[list[Kernel], float]
     for event in sorted(events, key=lambda event: event["ts"]):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= begins:
             found[event["name"].removesuffix("_kernel_time")].append(event)
-    names = sorted((op.name for op in graph.ops), key=len, reverse=True)
+    # A kernel has the name of its op, or that of the tensor that it computes, either with something behind it.
+    known = {name: op.name for op in graph.ops for name in (op.name, *op.outputs)}
+    names = dict(sorted(known.items(), key=lambda item: -len(item[0])))
     kernels = [_kernel(name, runs, names) for name, runs in found.items()]
     # A change of type or layout is there for the kernel that comes after it.
     owner: tuple[str, ...] = ()
@@ -168,9 +170,9 @@ def _kernels(path: Path, feed: Feed, graph: Graph) -> tuple[list[Kernel], float]
     return kernels, float(np.median(walls[WARM:]))
 
 
-def _kernel(name: str, runs: Sequence[Any], names: Sequence[str]) -> Kernel:
+def _kernel(name: str, runs: Sequence[Any], names: Mapping[str, str]) -> Kernel:
     args = runs[0]["args"]
-    op = next((known for known in names if name.startswith(known)), None)
+    op = next((op for known, op in names.items() if name.startswith(known)), None)
     role = ROLES.get(args["op_name"], "compute")
     sizes = sum(int(args[key]) for key in ("output_size", "parameter_size", "activation_size"))
     return Kernel(
@@ -190,17 +192,31 @@ def _shapes(found: Sequence[Mapping[str, Sequence[int]]]) -> tuple[str, ...]:
     return tuple(f"{dtype}{list(shape)}" for each in found for dtype, shape in each.items())
 
 
-def _ops(graph: Graph, sides: Sequence[Sequence[Kernel]]) -> tuple[OpTiming, ...]:
-    """A row per op that has a kernel; an op without one belongs to the row of the op before it."""
-    with_kernel = {op for side in sides for kernel in side for op in kernel.ops}
-    row_of: dict[str, str] = {}
-    producer = {tensor: op.name for op in graph.ops for tensor in op.outputs}
-    for op in graph.ops:
-        before = next((row_of.get(producer[tensor], "") for tensor in op.inputs if tensor in producer), "")
-        row_of[op.name] = op.name if op.name in with_kernel or not before else before
+def _rows(graph: Graph, sides: Sequence[Sequence[Kernel]]) -> dict[str, list[str]]:
+    """The ops that run as one in either model, by the one with most of the work.
+
+    An op that has no kernel is part of that of the op which it reads; a convolution without one, of that which reads
+    it, since ONNX Runtime names a fused kernel by what it computes last.
+    """
+    row_of = {op.name: op.name for op in graph.ops}
+    producer = {tensor: op for op in graph.ops for tensor in op.outputs}
+    for side in sides:
+        with_kernel = {op for kernel in side for op in kernel.ops}
+        for op in graph.ops:
+            for before in (producer[tensor] for tensor in op.inputs if tensor in producer):
+                fused = before.op_type == "Conv" and before.name not in with_kernel
+                if op.name not in with_kernel or fused:
+                    old, new = row_of[op.name], row_of[before.name]
+                    row_of = {name: new if row == old else row for name, row in row_of.items()}
+                    break
     rows: dict[str, list[str]] = defaultdict(list)
     for name, row in row_of.items():
         rows[row].append(name)
+    return rows
+
+
+def _ops(graph: Graph, sides: Sequence[Sequence[Kernel]]) -> tuple[OpTiming, ...]:
+    rows = _rows(graph, sides)
     known = {op.name: op for op in graph.ops}
     totals = [sum(kernel.us for kernel in side if kernel.ops) for side in sides]
     result = []
@@ -208,7 +224,7 @@ def _ops(graph: Graph, sides: Sequence[Sequence[Kernel]]) -> tuple[OpTiming, ...
         kernels = [[k for k in side if any(op in ops for op in k.ops)] for side in sides]
         if not any(kernels):
             continue
-        work = _multiply_adds(next((k for k in kernels[0] if k.role == "compute"), None))
+        work = max((_multiply_adds(k) for k in kernels[0] if k.role == "compute"), default=0)
         reference, quantized = (_side(k, total, work) for k, total in zip(kernels, totals, strict=True))
         speedup = reference.total_us / quantized.total_us if reference and quantized and quantized.total_us else None
         op = known[row]
@@ -244,9 +260,9 @@ def _side(kernels: Sequence[Kernel], total: float, work: int) -> OpSide | None:
     )
 
 
-def _multiply_adds(kernel: Kernel | None) -> int:
+def _multiply_adds(kernel: Kernel) -> int:
     """Of a convolution or a product of matrices, by its shapes; 0 for others."""
-    if kernel is None or len(kernel.inputs) < 2 or not kernel.outputs:
+    if len(kernel.inputs) < 2 or not kernel.outputs:
         return 0
     left, weight, out = (
         json.loads(text[text.index("[") :]) for text in (kernel.inputs[0], kernel.inputs[1], kernel.outputs[0])

@@ -1,6 +1,6 @@
 import { useMemo } from 'react';
 import { toNumber } from '../api/figures';
-import { useEffectsOf, useGraph, useRows, useRun } from '../api/queries';
+import { useEffectsOf, useGraph, useProfile, useRows, useRun } from '../api/queries';
 import type { RowTable } from '../api/rows';
 import type { RunDocument } from '../api/types';
 import { Card, Cards, Facts } from '../app/Card';
@@ -22,6 +22,7 @@ import { effectsOf, nounOf, shownInGraph } from '../effects/effects';
 import { valuesOf } from '../graph/graph-values';
 import type { GraphModel } from '../graph/model';
 import { metricOf } from '../metrics/metrics';
+import { TimeCards } from '../profile/TimeCards';
 import { AccuracyCard } from './AccuracyCard';
 import { ErrorOrigins } from './ErrorOrigins';
 import classes from './OverviewPage.module.css';
@@ -60,7 +61,8 @@ function Overview({ run }: { run: RunDocument }) {
             {diagnosis && <Breaks run={run} />}
           </div>
         )}
-        {!diagnosis && <Found run={run.summary} />}
+        {run.summary.has_profile && <Times run={run.summary} />}
+        {!diagnosis && !run.summary.has_profile && <Found run={run.summary} />}
         {diagnosis && (
           <Answer of={rows} what="the compared tensors">
             {(table) => <ErrorOrigins run={name} table={table} />}
@@ -73,6 +75,16 @@ function Overview({ run }: { run: RunDocument }) {
         <Notes run={run} />
       </Cards>
     </div>
+  );
+}
+
+/** Where the time goes, of a run that was profiled. */
+function Times({ run }: { run: RunDocument['summary'] }) {
+  const found = useProfile(run);
+  return (
+    <Answer of={found} what="the profile">
+      {(table) => <TimeCards run={run.name} table={table} alone={run.kind === 'profile'} />}
+    </Answer>
   );
 }
 
@@ -315,7 +327,7 @@ function Origin({ run }: { run: RunDocument }) {
     ) : (
       'not kept'
     );
-  const diagnosis = run.summary.kind === 'diagnose';
+  const compared = run.summary.kind === 'diagnose';
   return (
     <Card
       title="Where the figures come from"
@@ -325,9 +337,9 @@ function Origin({ run }: { run: RunDocument }) {
       <Facts
         facts={[
           ['Reference', model(reference)],
-          ...(diagnosis ? [['Quantized', model(quantized)] as const] : []),
+          ...(quantized.path || compared ? [['Quantized', model(quantized)] as const] : []),
           ['Mode', run.summary.mode],
-          ...(diagnosis ? [['Measured on', traceText(trace, toNumber(run.measuring_changed))] as const] : []),
+          ...(compared ? [['Measured on', traceText(trace, toNumber(run.measuring_changed))] as const] : []),
           ...Object.entries(samples).map(([name, value]) => [SAMPLES[name] ?? name, String(value)] as const),
         ]}
       />
