@@ -179,7 +179,7 @@ def _kernel(name: str, runs: Sequence[Any], names: Mapping[str, str]) -> Kernel:
         name=name,
         op_type=args["op_name"],
         role=role,
-        us=sum(run["dur"] for run in runs) / RUNS,
+        us=float(np.median([run["dur"] for run in runs])) * len(runs) / RUNS,
         calls=len(runs) / RUNS,
         ops=(op,) if op and role == "compute" else (),
         inputs=_shapes(args["input_type_shape"]),

@@ -102,6 +102,8 @@ def test_a_run_says_whether_it_has_a_profile(client: TestClient) -> None:
     assert "quantscope profile" in missing.json()["next_step"]
     document = client.get("/api/runs/timed").json()
     assert (document["accuracy"], document["coverage"]) == ([], None)
+    assert document["command"].split()[:2] == ["quantscope", "profile"]
+    assert document["command"].endswith("plain.int8.onnx")
     assert client.get("/api/runs/timed/rows").json()["op"] == []
 
 

@@ -22,7 +22,11 @@ import { effectsOf, nounOf, shownInGraph } from '../effects/effects';
 import { valuesOf } from '../graph/graph-values';
 import type { GraphModel } from '../graph/model';
 import { metricOf } from '../metrics/metrics';
-import { TimeCards } from '../profile/TimeCards';
+import { LongestOps } from '../profile/LongestOps';
+import { ModelsCard } from '../profile/ModelsCard';
+import type { ProfileTable } from '../profile/profile-table';
+import { SpeedSummary } from '../profile/SpeedSummary';
+import { TypeBars } from '../profile/TypeBars';
 import { AccuracyCard } from './AccuracyCard';
 import { ErrorOrigins } from './ErrorOrigins';
 import classes from './OverviewPage.module.css';
@@ -44,25 +48,32 @@ export function OverviewPage({ run }: RunPageProps) {
   );
 }
 
+/** With so many cards above each other, the column is as high as two rows beside it. */
+const TALL = 3;
+
 function Overview({ run }: { run: RunDocument }) {
   const name = run.summary.name;
   const rows = useRows(name);
   const graph = useGraph(name, 'reference');
-  const diagnosis = run.summary.kind === 'diagnose';
+  const timing = useProfile(run.summary).data;
+  const { kind } = run.summary;
+  const diagnosis = kind === 'diagnose';
+  const glance = [
+    ...run.accuracy.map((accuracy) => <AccuracyCard key={accuracy.metric} accuracy={accuracy} />),
+    ...(timing ? [<SpeedSummary key="speed" run={name} table={timing} />] : []),
+    ...(diagnosis ? [<Breaks key="breaks" run={run} />] : []),
+  ];
   return (
     <div className={classes.page}>
       <RunEnding run={run.summary} />
       <Cards>
-        {(diagnosis || run.accuracy.length > 0) && (
-          <div className={classes.column}>
-            {run.accuracy.map((accuracy) => (
-              <AccuracyCard key={accuracy.metric} accuracy={accuracy} />
-            ))}
-            {diagnosis && <Breaks run={run} />}
+        {glance.length > 0 && (
+          <div className={classes.column} data-tall={glance.length >= TALL}>
+            {glance}
           </div>
         )}
-        {run.summary.has_profile && <Times run={run.summary} />}
-        {!diagnosis && !run.summary.has_profile && <Found run={run.summary} />}
+        {kind !== 'diagnose' && kind !== 'profile' && <Found run={run.summary} />}
+        {kind === 'profile' && (timing ? <Times run={name} table={timing} /> : <Untimed run={run.summary} />)}
         {diagnosis && (
           <Answer of={rows} what="the compared tensors">
             {(table) => <ErrorOrigins run={name} table={table} />}
@@ -78,13 +89,30 @@ function Overview({ run }: { run: RunDocument }) {
   );
 }
 
-/** Where the time goes, of a run that was profiled. */
-function Times({ run }: { run: RunDocument['summary'] }) {
-  const found = useProfile(run);
+/** What takes the time, of a run that is about nothing else. */
+function Times({ run, table }: { run: string; table: ProfileTable }) {
   return (
-    <Answer of={found} what="the profile">
-      {(table) => <TimeCards run={run.name} table={table} alone={run.kind === 'profile'} />}
-    </Answer>
+    <>
+      <LongestOps run={run} table={table} />
+      <ModelsCard profile={table.profile} />
+      <section className={classes.depth} aria-label="Time by type of op">
+        <TypeBars table={table} fileName={`${run}-types`} />
+      </section>
+    </>
+  );
+}
+
+function Untimed({ run }: { run: RunDocument['summary'] }) {
+  return (
+    <Card title="Speed" testId="untimed">
+      <p className={classes.soft}>
+        {run.has_profile
+          ? 'Loading the times…'
+          : run.status === 'running'
+            ? 'Both models are being timed: their latency and the time of each op appear here.'
+            : 'Nothing was measured.'}
+      </p>
+    </Card>
   );
 }
 

@@ -2,6 +2,7 @@ import { useCallback, useEffect, useMemo, useRef, useState } from 'react';
 import { useProfile } from '../api/queries';
 import { Card, Facts } from '../app/Card';
 import { Answer, Notice } from '../app/Notice';
+import { rem } from '../app/root-scale';
 import { formatRoute, useChangeState } from '../app/route';
 import { countText } from '../app/text';
 import { Added } from '../profile/Added';
@@ -77,17 +78,15 @@ function Profile({ run, state, table }: RunPageProps & { table: ProfileTable }) 
   );
   const show = (op: string): void => {
     change({ op, group: undefined, row: undefined });
-    section.current?.scrollIntoView({ block: 'nearest' });
+    bringIntoSight(section.current);
   };
   // An address with an op is about that op: its row and its kernels shall be in sight.
   const arrivedAt = useRef(selected);
   useEffect(() => {
-    if (arrivedAt.current !== null) section.current?.scrollIntoView({ block: 'start' });
+    if (arrivedAt.current !== null) bringIntoSight(section.current);
   }, []);
 
-  const compared = profile.latencies.find(
-    ({ batch, threads }) => batch === profile.batch && threads === profile.threads,
-  );
+  const { compared } = table;
   const which = chosen ? countText(rows.length, 'chosen op') : `The ${countText(rows.length, 'op')} that take longest`;
   return (
     <>
@@ -130,7 +129,7 @@ function Profile({ run, state, table }: RunPageProps & { table: ProfileTable }) 
         </section>
       </div>
       <section ref={section} className={classes.ops} aria-label="Ops">
-        <div className={classes.table}>
+        <div style={{ height: rem(tableHeight(table.length)) }}>
           <OpTimes
             table={table}
             fileName={`${run.name}-profile`}
@@ -183,4 +182,16 @@ function Profile({ run, state, table }: RunPageProps & { table: ProfileTable }) 
       </div>
     </>
   );
+}
+
+const MOST_HEIGHT = 416;
+
+/** The height of a table with its bar: as little as its rows need. */
+const tableHeight = (rows: number): number => Math.min(MOST_HEIGHT, 45 + 30 * (rows + 1) + 18);
+
+/** Scroll the page, and nothing around it, so that an element is on top. */
+function bringIntoSight(element: HTMLElement | null): void {
+  const main = element?.closest('main');
+  if (!element || !main) return;
+  main.scrollBy({ top: element.getBoundingClientRect().top - main.getBoundingClientRect().top - 14 });
 }

@@ -16,7 +16,7 @@ interface Props {
 export function Reasons({ reasons, onOp }: Props) {
   return (
     <Card
-      title="Why it is not faster"
+      title="Where time is lost"
       testId="reasons"
       aside={
         <span className={classes.soft}>

@@ -1,5 +1,5 @@
 import { toNumbers } from '../api/figures';
-import type { Figure, OpTimings, Profile, Side } from '../api/types';
+import type { Figure, LatencyComparison, OpTimings, Profile, Side } from '../api/types';
 
 type FiguresOf<S extends Side> = keyof OpTimings extends infer K
   ? K extends `${S}_${infer Name}`
@@ -30,6 +30,12 @@ export class ProfileTable {
   /** The models that were profiled. */
   get sides(): readonly Side[] {
     return this.profile.quantized ? ['reference', 'quantized'] : ['reference'];
+  }
+
+  /** The latency at the setting whose ops were timed. */
+  get compared(): LatencyComparison | undefined {
+    const { latencies, batch, threads } = this.profile;
+    return latencies.find((each) => each.batch === batch && each.threads === threads);
   }
 
   name(row: number): string {
