@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -83,6 +83,30 @@ class Graph:
                     seen.add(name)
                     waiting.append(name)
         return tuple(found)
+
+    def nearest(self, wanted: Container[str], *, before: bool = False) -> dict[str, str]:
+        """For each op the wanted one that is nearest: itself, else one that reads from it, else one it reads from.
+
+        Args:
+            wanted: names of ops.
+            before: look first at the ops that it reads from.
+        """
+        found: dict[str, str] = {op.name: op.name for op in self.ops if op.name in wanted}
+        for backwards in (before, not before):
+            for op in self.ops if backwards else reversed(self.ops):
+                if op.name in found:
+                    continue
+                beside = self._read_from(op) if backwards else self._readers(op)
+                close = next((found[other.name] for other in beside if other.name in found), None)
+                if close is not None:
+                    found[op.name] = close
+        return found
+
+    def _readers(self, op: Op) -> Iterator[Op]:
+        return (reader for name in op.outputs for reader in self.consumers.get(name, ()))
+
+    def _read_from(self, op: Op) -> Iterator[Op]:
+        return (self.producers[name] for name in op.inputs if name in self.producers)
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of this name; one without dtype and shape where the graph says nothing about it."""

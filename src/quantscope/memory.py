@@ -12,6 +12,7 @@ from quantscope.errors import DataError
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 # Of what is free, so that the models, their samples and other programs have room beside the tensors.
 _SHARE = 0.4
+_GROUP = Path("/sys/fs/cgroup")
 
 
 def parsed(text: str) -> int:
@@ -29,11 +30,21 @@ def parsed(text: str) -> int:
 
 def budget() -> int:
     """Return how many bytes of tensors a run may hold when nobody says: a share of what is free now."""
-    return int(_available() * _SHARE)
+    return int(available() * _SHARE)
 
 
-def _available() -> int:
-    """The bytes that this process can still get: of the machine, or of the container it runs in."""
+def total() -> int:
+    """Return the bytes of memory of the machine, or of the container that this process runs in."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    try:
+        found.append(int((_GROUP / "memory.max").read_text()))
+    except (OSError, ValueError):
+        pass  # No limit, or no such thing as a control group here.
+    return min(found)
+
+
+def available() -> int:
+    """Return the bytes that this process can still get: of the machine, or of the container it runs in."""
     found = []
     try:
         match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
@@ -41,8 +52,7 @@ def _available() -> int:
     except OSError:
         pass  # Not Linux.
     try:
-        group = Path("/sys/fs/cgroup")
-        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        found.append(int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text()))
     except (OSError, ValueError):
         pass  # No limit, or no such thing as a control group here.
     if not found:

@@ -6,7 +6,7 @@ graph, tensors by name, and codes with the scale and zero point that give them m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +95,46 @@ class Finding:
     changed: Callable[[], Model] | None = None
 
 
+@dataclass(frozen=True)
+class Peak:
+    """What this processor was measured to do at a number of threads: multiply-adds and bytes per second.
+
+    `int8_multiply_adds` are products of uint8 activations and int8 weights, `signed_multiply_adds` those of int8 and
+    int8. `bytes_per_second` counts what an op reads and what it writes, from and to memory.
+    """
+
+    float_multiply_adds: float
+    int8_multiply_adds: float
+    signed_multiply_adds: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True)
+class Framework:
+    """What runs the models: its name, version and build, where it can run them, and its threads if nobody says."""
+
+    name: str
+    version: str
+    build: str
+    providers: tuple[str, ...]
+    default_threads: int
+
+
+@dataclass(frozen=True)
+class IntegerProduct:
+    """An op whose product with a constant weight the framework computes from codes, as it really runs here.
+
+    `op` is its name in the float view of the simulated trace. `activations` and `weights` are the types of the codes
+    that are multiplied; the framework may have made uint8 of int8 activations by adding 128. With `dynamic` the
+    activations get their scale at run time (ONNX operator specification, DynamicQuantizeLinear).
+    """
+
+    op: str
+    activations: str
+    weights: str
+    dynamic: bool = False
+
+
 class Runner(Protocol):
     """A model ready to run with some of its tensors exposed."""
 
@@ -112,6 +152,24 @@ class CutRunner(Protocol):
         """What the ops before the cuts computed, by the names of the cut tensors, for one batch.
 
         What is fed is cast to the type that the model has at this place; names that it does not need are left out.
+        """
+        ...
+
+
+class Profiler(Protocol):
+    """A model ready to run as in production while each of its ops is timed."""
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The model's outputs by name, for one batch."""
+        ...
+
+    def finish(self, warm_up: int = 0) -> tuple[float, list[Kernel]]:
+        """The time of a run in µs, and the kernels in the order they ran; nothing runs afterwards.
+
+        Both are means over the faster half of the runs. The kernels' `ops` are names of the model's graph.
+
+        Args:
+            warm_up: how many of the first runs do not count.
         """
         ...
 
@@ -226,4 +284,47 @@ class Backend(Protocol):
         Raises:
             UnsupportedError: a tensor is not computed by an op, or an operand in `constants` is not a float one.
         """
+        ...
+
+    def deploy(self, model: Model | Path, *, threads: int) -> AbstractContextManager[Runner]:
+        """A runner of the model, or of the one in a file, as production runs it: loaded as it is, with the framework's
+        own options; 0 threads means its choice.
+
+        Raises:
+            ModelError: the framework refuses it.
+        """
+        ...
+
+    def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
+        """The same with each op timed."""
+        ...
+
+    def findings(
+        self, model: Model, kernels: Sequence[Kernel], *, threads: int, cores: int, flags: Collection[str] = ()
+    ) -> Sequence[Finding]:
+        """Why a quantized model is not faster than it is, the most costly first.
+
+        Args:
+            model: the quantized model.
+            kernels: what `profile` says that it runs as.
+            threads: what it was profiled with; 0 means the framework's choice.
+            cores: physical cores that this process may use.
+            flags: what the processor can do, as /proc/cpuinfo names it; none if that is not known.
+        """
+        ...
+
+    def multiply_adds(self, model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        """How many multiply-adds each op of a float model makes for these inputs, as it is written."""
+        ...
+
+    def peak(self, threads: int) -> Peak:
+        """What the framework's own kernels do here at most, measured in about a second; 0 threads means all cores."""
+        ...
+
+    def framework(self) -> Framework:
+        """What runs the models on this machine."""
+        ...
+
+    def integer_products(self, model: Model) -> Sequence[IntegerProduct]:
+        """The products with constant weights that the framework computes from codes, in execution order."""
         ...

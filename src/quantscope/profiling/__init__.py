@@ -1,5 +1,6 @@
 """Where the time goes: latency of both models, time per op in the user's names, and why int8 is not faster."""
 
+from quantscope.backends.base import Peak
 from quantscope.profiling.document import (
     AddedTiming,
     Latency,
@@ -7,7 +8,6 @@ from quantscope.profiling.document import (
     ModelFacts,
     OpSide,
     OpTiming,
-    Peak,
     Profile,
     Reason,
     Sums,

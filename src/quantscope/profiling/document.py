@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from quantscope.backends.base import Kernel, KernelRole
+from quantscope.backends.base import Kernel, KernelRole, Peak
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,9 @@ class AddedTiming:
 class Sums:
     """How the time per op adds up for one model at the setting that was profiled.
 
-    `latency_us` is the median inference without the profiler, `profiled_us` with it, `kernels_us` the sum over all
-    kernels; `attributed` is the share of it that has the user's op names.
+    `latency_us` is an inference without the profiler, `profiled_us` with it, `kernels_us` the sum over all kernels,
+    each a mean over the faster half of runs made in turn; `attributed` is the share of the sum that has the user's op
+    names.
     """
 
     latency_us: float
@@ -140,15 +141,6 @@ class ModelFacts:
     load_ms: float
     peak_memory_bytes: int | None
     sums: Sums
-
-
-@dataclass(frozen=True)
-class Peak:
-    """What this processor was measured to do at this number of threads: multiply-adds and bytes per second."""
-
-    float_multiply_adds: float
-    int8_multiply_adds: float
-    bytes_per_second: float
 
 
 @dataclass(frozen=True)
@@ -183,7 +175,10 @@ class Reason:
 
 @dataclass(frozen=True)
 class Profile:
-    """The whole of it. `ops` are ordered by time in the quantized model (the reference's, where there is none)."""
+    """The whole of it. `ops` are ordered by time in the quantized model (the reference's, where there is none).
+
+    `run` is the run file that holds it, "" for none.
+    """
 
     batch: int
     threads: int
@@ -197,6 +192,7 @@ class Profile:
     reasons: tuple[Reason, ...] = ()
     notes: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    run: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The profile as JSON values."""

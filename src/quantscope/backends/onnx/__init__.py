@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial, reduce
@@ -14,8 +14,33 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from quantscope.backends.base import CutRunner, Model, Ranges, RecipeCheck, Runner, Trace
-from quantscope.backends.onnx import cut, files, float_view, rescaling, sessions, sizes, weights
+from quantscope.backends.base import (
+    CutRunner,
+    Finding,
+    Framework,
+    IntegerProduct,
+    Kernel,
+    Model,
+    Peak,
+    Profiler,
+    Ranges,
+    RecipeCheck,
+    Runner,
+    Trace,
+)
+from quantscope.backends.onnx import (
+    cut,
+    files,
+    float_view,
+    framework,
+    integer_products,
+    peak,
+    profiler,
+    rescaling,
+    sessions,
+    sizes,
+    weights,
+)
 from quantscope.backends.onnx.equalization import equalized
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.order import sort_nodes
@@ -72,6 +97,11 @@ class _Handle:
     @cached_property
     def deployed(self) -> OnnxModel:
         return sessions.deployed(self.model)
+
+    @cached_property
+    def optimized(self) -> OnnxModel:
+        """What production runs, be all tensors readable or not."""
+        return sessions.optimized(self.model, "ORT_ENABLE_ALL")
 
     @cached_property
     def simulation(self) -> Simulation:
@@ -217,6 +247,35 @@ class OnnxBackend:
         }
         changes = cut.Changes(activations, scaled)
         return cut.opened(handle.traced(trace), names, tensors, outputs, changes, handle.factors, threads=threads)
+
+    def deploy(self, model: Model | Path, *, threads: int) -> AbstractContextManager[Runner]:
+        file = model if isinstance(model, Path) else model.path or model.handle.model
+        return sessions.deployment(file, threads=threads)
+
+    def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
+        handle: _Handle = model.handle
+        return profiler.profiled(handle.model, handle.optimized, threads=threads)
+
+    def findings(
+        self, model: Model, kernels: Sequence[Kernel], *, threads: int, cores: int, flags: Collection[str] = ()
+    ) -> Sequence[Finding]:
+        # A model that nobody profiles needs none of this.
+        from quantscope.backends.onnx import slowness
+
+        return slowness.findings(model.handle.model, kernels, self._model, threads=threads, cores=cores, flags=flags)
+
+    def multiply_adds(self, model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        return profiler.multiply_adds(model.handle.model, inputs)
+
+    def peak(self, threads: int) -> Peak:
+        return peak.measured(threads)
+
+    def framework(self) -> Framework:
+        return framework.installed()
+
+    def integer_products(self, model: Model) -> Sequence[IntegerProduct]:
+        handle: _Handle = model.handle
+        return integer_products.integer_products(handle.deployed, handle.view("simulated").graph)
 
 
 BACKEND = OnnxBackend()

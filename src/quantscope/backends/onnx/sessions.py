@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,18 @@ from quantscope.errors import DataError, ModelError
 _ONLY_ERRORS = 3
 
 
-def session_options(threads: int, level: str = "ORT_ENABLE_ALL") -> Any:
-    """Options for a session at this optimization level; 0 threads means all cores."""
+def production_options(threads: int, level: str = "ORT_ENABLE_ALL") -> Any:
+    """ONNX Runtime's own options, as whoever deploys a model has them; 0 threads means its own choice."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ONLY_ERRORS
     options.intra_op_num_threads = threads
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    return options
+
+
+def session_options(threads: int, level: str = "ORT_ENABLE_ALL") -> Any:
+    """Options for a session that exposes tensors, at this optimization level; 0 threads means all cores."""
+    options = production_options(threads, level)
     # Almost all tensors are outputs, with memory of their own: a block for the others at once is mostly waste.
     options.enable_mem_pattern = False
     # Idle worker threads would otherwise burn a core while the statistics are taken.
@@ -50,7 +57,11 @@ def session(model: OnnxModel, options: Any, tensors: Sequence[str] = ()) -> Any:
         present = {output.name for output in proto.graph.output}
         added = (onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in present)
         proto.graph.output.extend(added)
-    content = proto.SerializeToString()
+    return _loaded(proto.SerializeToString(), options)
+
+
+def _loaded(content: bytes | str, options: Any) -> Any:
+    """A session of a serialized model, or of a file."""
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base class.
@@ -159,6 +170,13 @@ def opened(model: OnnxModel, tensors: Sequence[str], *, optimize: bool, threads:
     """A runner that exposes these tensors, of the graph as it is or as ONNX Runtime optimizes it around them."""
     options = session_options(threads, "ORT_ENABLE_ALL" if optimize else "ORT_DISABLE_ALL")
     yield SessionRunner(session(model, options, tensors))
+
+
+@contextmanager
+def deployment(model: OnnxModel | Path, *, threads: int) -> Iterator[SessionRunner]:
+    """A runner of the model, or of the one in a file, as whoever deploys it has it."""
+    options = production_options(threads)
+    yield SessionRunner(session(model, options) if isinstance(model, OnnxModel) else _loaded(str(model), options))
 
 
 def first_line(error: BaseException) -> str:
