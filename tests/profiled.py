@@ -42,7 +42,7 @@ ROLES: Mapping[str, KernelRole] = {
     "QuantizeLinear": "quantize", "DequantizeLinear": "dequantize", "ReorderInput": "layout", "ReorderOutput": "layout",
 }  # fmt: skip
 WARM, RUNS = 3, 12
-PEAK = Peak(float_multiply_adds=4e10, int8_multiply_adds=8e10, bytes_per_second=1e10)
+PEAK = Peak(float_multiply_adds=4e10, int8_multiply_adds=8e10, signed_multiply_adds=8e10, bytes_per_second=1e10)
 
 
 def write(path: Path, reference: Path, quantized: Path, feed: Feed) -> Profile:
