@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Collection, Sequence
 
 from quantscope.backends.base import Finding, Kernel
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.slowness import setting
 from quantscope.backends.onnx.slowness.codes import slow_on_codes
+from quantscope.backends.onnx.slowness.obstacles import X86
 from quantscope.backends.onnx.slowness.times import Times
 from quantscope.backends.onnx.slowness.unfused import Made, unfused
 from quantscope.backends.onnx.slowness.written import Written
-
-_X86 = frozenset(("x86_64", "AMD64", "i386", "i686", "x86"))
 
 
 def findings(
@@ -36,6 +34,6 @@ def findings(
         *setting.threads(times, threads, cores),
         *setting.processor(times, flags),
     ]
-    if platform.machine() in _X86:
+    if X86:
         found += slow_on_codes(written, times, made)
     return sorted(found, key=lambda finding: -finding.cost_us)
