@@ -381,7 +381,7 @@ def test_a_model_slowed_by_an_integer_kernel_gets_that_reason_first(name: str) -
 def test_many_small_ops_are_named_as_what_takes_the_time() -> None:
     _, finding = first(tiny())
     assert finding.rule == "overhead"
-    assert len(finding.ops) > 90
+    assert len(finding.ops) > 50
     assert finding.changed is None
 
 

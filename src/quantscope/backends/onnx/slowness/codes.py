@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from quantscope.backends.base import Finding, Kernel
 from quantscope.backends.onnx.slowness import integer_cures
-from quantscope.backends.onnx.slowness.cures import PRODUCTS
 from quantscope.backends.onnx.slowness.obstacles import Cure
 from quantscope.backends.onnx.slowness.times import Times, on_codes, us
 from quantscope.backends.onnx.slowness.unfused import Made, changed, count, examples
-from quantscope.backends.onnx.slowness.written import Written
+from quantscope.backends.onnx.slowness.written import PRODUCTS, Written
 from quantscope.graph import Op
 
 # What was measured of each with ONNX Runtime 1.32 on a Zen 4 core, as the share of the time that the cure saves:

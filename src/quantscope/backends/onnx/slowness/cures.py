@@ -9,9 +9,8 @@ import onnx
 from onnx import helper
 
 from quantscope.backends.onnx.slowness.rewriting import Rewriting
-from quantscope.backends.onnx.slowness.written import DEQUANTIZE, QUANTIZE
+from quantscope.backends.onnx.slowness.written import DEQUANTIZE, PRODUCTS, QUANTIZE
 
-PRODUCTS = frozenset(("Conv", "MatMul", "Gemm"))
 _CODES = 255
 
 

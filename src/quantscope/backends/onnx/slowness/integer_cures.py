@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 
 from quantscope.backends.onnx.float_view import integer_op
-from quantscope.backends.onnx.slowness.cures import PRODUCTS, weight_per_channel
+from quantscope.backends.onnx.slowness.cures import weight_per_channel
 from quantscope.backends.onnx.slowness.rewriting import Rewriting
-from quantscope.backends.onnx.slowness.written import DEQUANTIZE, QUANTIZE
+from quantscope.backends.onnx.slowness.written import DEQUANTIZE, PRODUCTS, QUANTIZE
 
 _FLIP = 128
 _WEIGHT_PLACES = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "ConvInteger": 1, "MatMulInteger": 1}

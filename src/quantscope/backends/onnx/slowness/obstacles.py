@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from quantscope.backends.onnx.slowness import cures, integer_cures
-from quantscope.backends.onnx.slowness.cures import PRODUCTS
 from quantscope.backends.onnx.slowness.rewriting import Rewriting
-from quantscope.backends.onnx.slowness.written import Written
+from quantscope.backends.onnx.slowness.written import PRODUCTS, Written
 from quantscope.graph import Op
 
 Cure = Callable[[Rewriting, str], None]
@@ -226,7 +225,7 @@ class _Look:
             what = "its weight is a float constant" if weight else "no input of it is quantized"
             yield Obstacle(
                 "fell-back",
-                f"{self.op.op_type} was left in float between integer ops",
+                f"{self.op.op_type} was left in float beside integer ops",
                 what,
                 "quantize it too, or also leave the ops around it in float",
                 cures.quantize_all,

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from quantscope.backends.base import Finding, Kernel, Model
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.slowness import cures
-from quantscope.backends.onnx.slowness.cures import PRODUCTS
 from quantscope.backends.onnx.slowness.integer_cures import uint8_activations
 from quantscope.backends.onnx.slowness.obstacles import (
     Cure,
@@ -20,7 +19,7 @@ from quantscope.backends.onnx.slowness.obstacles import (
 from quantscope.backends.onnx.slowness.rewriting import Rewriting
 from quantscope.backends.onnx.slowness.substitutes import SUBSTITUTES
 from quantscope.backends.onnx.slowness.times import Times, on_codes, us
-from quantscope.backends.onnx.slowness.written import QUANTIZE, Written
+from quantscope.backends.onnx.slowness.written import PRODUCTS, QUANTIZE, Written
 from quantscope.graph import Op
 
 Made = Callable[[OnnxModel], Model]

@@ -14,6 +14,7 @@ from quantscope.backends.onnx.structure import graph_of
 from quantscope.graph import Graph, Op
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+PRODUCTS = frozenset(("Conv", "MatMul", "Gemm"))
 
 
 class Written:
@@ -49,10 +50,15 @@ class Written:
         return tuple(op for op in self.graph.consumers.get(quantize.outputs[0], ()) if op.op_type == DEQUANTIZE)
 
     def is_quantized(self, op: Op) -> bool:
-        """True if an op that is no conversion reads dequantized operands, or what it writes is quantized."""
+        """True if an op that is no conversion reads dequantized operands, or is a product whose result is quantized.
+
+        Any other op before a QuantizeLinear has nothing to gain: this would only move before it.
+        """
         if op.op_type in (QUANTIZE, DEQUANTIZE):
             return False
-        return any(map(self.dequantization, op.inputs)) or any(map(self.quantizations, op.outputs))
+        return any(map(self.dequantization, op.inputs)) or (
+            op.op_type in PRODUCTS and any(map(self.quantizations, op.outputs))
+        )
 
     def code_type(self, conversion: Op) -> str:
         """numpy's name for the codes of a conversion."""
