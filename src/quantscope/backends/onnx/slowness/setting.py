@@ -39,8 +39,8 @@ def overhead(times: Times) -> Iterator[Finding]:
 def threads(times: Times, threads: int, cores: int) -> Iterator[Finding]:
     """A finding if there are more threads than cores, or fewer.
 
-    What more threads cost is estimated as if threads without a core of their own had to wait for one. Fewer are
-    mostly wanted, so their cost is given as 0.
+    What more threads cost is estimated as if those without a core of their own had to be waited for. Fewer are mostly
+    wanted, so their cost is given as 0.
 
     Args:
         times: the model's kernels.
