@@ -28,7 +28,7 @@ LAYERS = (
     {"sweep", "weights", "attribution", "recorded"},
     {"workflows", "demo"},
     {"quantizer"},
-    {"ranking"},
+    {"ranking", "trial_timing"},
     {"tuning"},
     {"advice"},
     {"serve"},
