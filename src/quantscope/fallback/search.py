@@ -151,7 +151,7 @@ class Search:
         front: list[Trial] = []
         better = list(self.trials)
         while better:
-            fastest = max(better, key=lambda trial: _reach(trial)[1])
+            fastest = max(better, key=_rate)
             found = max((t for t in better if as_fast(t, fastest)), key=lambda t: (_value(t.score), t.quantized_share))
             front.append(found)
             better = [t for t in better if _value(t.score) > _value(found.score)]
@@ -178,20 +178,16 @@ def _value(score: Score) -> float:
     return -math.inf if math.isnan(value) else value
 
 
-def _reach(trial: Trial) -> tuple[float, float, float]:
-    """How fast a trial is: at least, by its figure, at most; the share of quantized ops where that was not measured."""
-    if trial.speed is None:
-        return (trial.quantized_share,) * 3
-    return trial.speed.low, trial.speed.speedup, trial.speed.high
+def _rate(trial: Trial) -> float:
+    """How fast a trial is; the share of quantized ops where that was not measured."""
+    return trial.speed.speedup if trial.speed is not None else trial.quantized_share
 
 
 def as_fast(one: Trial, other: Trial) -> bool:
-    """True if the difference in time is within the measurement's noise: the intervals overlap."""
-    return _reach(one)[0] <= _reach(other)[2] and _reach(other)[0] <= _reach(one)[2]
-
-
-def _surely_faster(one: Trial, other: Trial) -> bool:
-    return _reach(one)[0] > _reach(other)[2]
+    """True if the difference in time is within the measurement's noise."""
+    if one.speed is None or other.speed is None:
+        return one.quantized_share == other.quantized_share
+    return one.speed.like(other.speed)
 
 
 @dataclass
@@ -243,7 +239,7 @@ class Tuner:
         for start in slower:
             if (found is None or found[1].quantized_share < _MOSTLY_QUANTIZED) and not _slower_than_float(start):
                 other = self._beginning(start, ranking)
-                if other is not None and (found is None or _reach(other[1])[1] > _reach(found[1])[1]):
+                if other is not None and (found is None or _rate(other[1]) > _rate(found[1])):
                     best, found = start, other
         if found is None:
             return self._best_so_far(ranking)
@@ -263,7 +259,7 @@ class Tuner:
                 if trial is None:
                     return faster
                 loses = self.criterion.met_by(best.score) and not self.criterion.met_by(trial.score)
-                if _surely_faster(trial, best) and not loses and _reach(trial)[1] > _reach(faster)[1]:
+                if not as_fast(trial, best) and not loses and _rate(trial) > _rate(faster):
                     faster = trial
             if faster is best:
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +21,19 @@ class Speed:
     low: float
     high: float
     reference_us: float
+
+    def like(self, other: Speed) -> bool:
+        """True if the difference is within the measurement's noise.
+
+        Whether the 95 % interval of the ratio of both holds 1: the half widths of independent figures add as squares.
+        """
+        half = math.hypot(self._half_width, other._half_width)
+        return abs(math.log(self.speedup / other.speedup)) <= half
+
+    @property
+    def _half_width(self) -> float:
+        """Of the interval of the logarithm."""
+        return math.log(self.high / self.low) / 2
 
 
 class Timing(Protocol):

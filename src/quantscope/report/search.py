@@ -14,6 +14,7 @@ from quantscope.fallback.speed import Speed
 from quantscope.report import figures
 
 _SHOWN_OPS = 3
+_LISTED_OPS = 40
 _SHOWN_TRIALS = 4
 _FEW_QUANTIZED = 0.5
 
@@ -26,8 +27,9 @@ def search_table(search: Search) -> RenderableType:
     table.add_column("")
     table.add_column("change", overflow="fold")
     timed = search.best.speed is not None
-    speed_up = ("speed-up, 95 %",) if timed else ()
-    for column in ("quantized", search.best.score.metric, "difference", "95 % interval", *speed_up, "s"):
+    # The difference is in the middle of its interval; the names of the changes need the room.
+    columns = ("95 % interval", "speed-up") if timed else ("difference", "95 % interval", "s")
+    for column in ("quantized", search.best.score.metric, *columns):
         table.add_column(column, justify="right", no_wrap=True)
     reference = search.best.score
     table.add_row("", "reference, in float", "0 %", figures.metric_value(reference.metric, reference.reference))
@@ -40,10 +42,7 @@ def search_table(search: Search) -> RenderableType:
             Text(_change(trial), style=style),
             f"{trial.quantized_share:.1%}",
             figures.metric_value(trial.score.metric, trial.score.quantized),
-            absolute,
-            interval,
-            *([_interval(trial.speed)] if trial.speed is not None else []),
-            f"{trial.seconds:.1f}",
+            *((interval, _interval(trial.speed)) if trial.speed else (absolute, interval, f"{trial.seconds:.1f}")),
         )
     count = len(search.trials)
     over = f" of {search.best.score.samples} samples" if search.best.score.samples is not None else ""
@@ -144,7 +143,9 @@ def _verdict(search: Search) -> list[Text]:
 def _left_in_float(best: Trial) -> list[Text]:
     if len(best.fallback) <= _SHOWN_OPS:
         return []
-    return [Text(f"left in float: {', '.join(best.fallback)}", style="dim")]
+    more = len(best.fallback) - _LISTED_OPS
+    rest = f" and {more} more, which the recipe names" if more > 0 else ""
+    return [Text(f"left in float: {', '.join(best.fallback[:_LISTED_OPS])}{rest}", style="dim")]
 
 
 def sensitivity_table(found: Sensitivities, top: int | None) -> RenderableType:
