@@ -18,6 +18,7 @@ import quantscope
 from browsing import Site, browsing
 from quantscope import demo
 from quantscope.ranking import sensitivity
+from quantscope.runfile import RunFile
 from quantscope.samples import Samples
 from registry import registry_model
 from serving import serving
@@ -136,6 +137,19 @@ def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quantscope.tune(model, data=data, run=place / "search.qscope", metric="cosine", max_drop=1e-7, most_trials=4)
     sensitivity(str(model), data=data, run=place / "effects.qscope", samples=8)
     return place
+
+
+def with_speeds(search: Path, target: Path) -> list[float]:
+    """Copy the run of a search as one that weighed time, with speed-ups made up for its trials; the last one is best."""
+    shutil.copy(search, target)
+    with RunFile.read(target) as run:
+        trials = run.about("trials")
+        speedups = [1.5 + i / 4 for i in range(len(trials))]
+        for trial, speedup in zip(trials, speedups, strict=True):
+            trial["speed"] = {"speedup": speedup, "low": speedup - 0.2, "high": speedup + 0.2, "reference_us": 20_000.0}
+        found = {**run.about("search"), "best": len(trials) - 1}
+        run.write_about(trials=trials, search=found)
+    return speedups
 
 
 @pytest.fixture(scope="session")
