@@ -140,7 +140,7 @@ def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def with_speeds(search: Path, target: Path) -> list[float]:
-    """Copy the run of a search as one that weighed time, with speed-ups made up for its trials; the last one is best."""
+    """Copy the run of a search as one that weighed time: speed-ups are made up for its trials, the last one is best."""
     shutil.copy(search, target)
     with RunFile.read(target) as run:
         trials = run.about("trials")

@@ -259,6 +259,7 @@ def test_bad_input_is_refused_before_anything_is_written(model: Path, tmp_path: 
     for options, message in (
         ({"max_drop": -1.0}, "allowed drop of -1"),
         ({"most_trials": 0}, "0 trials"),
+        ({"latency": True, "latency_seconds": 0.0}, "0.0 seconds to time a trial"),
         ({"metric": "nonsense"}, "unknown metric"),
     ):
         with pytest.raises(DataError, match=message):
@@ -440,6 +441,7 @@ def test_the_terminal_says_how_fast_and_what_is_equal() -> None:
     assert "99.95% at 6.67 ms, 1.50× faster (1.40 to 1.60): op1 in float" in text
     assert "100.00% at 10 ms: the float model" in text
     assert "as fast as the best one within the noise of the measurement: calibration mse" in text
+    assert "the least certain speed-up is known within ±10%: --time gives each trial more time" in text
     slow = printed(chosen(timed(0.999, 0.5, 0.4, 0.8, "16-bit activations")))
     assert "no trial that meets it is surely faster than the float model" in slow
     assert "2.00× slower (1.25 to 2.50)" in slow
@@ -478,8 +480,9 @@ def test_what_may_be_faster_in_float() -> None:
 def test_tune_times_its_trials_and_goes_on_without_timing_them_again(model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run.qscope"
     found = tuning.tune(
-        model, data=images(24), metric="cosine", max_drop=0.05, latency=True, most_trials=3, run=run, threads=1
-    )
+        model, data=images(24), metric="cosine", max_drop=0.05, latency=True, latency_seconds=1.0, most_trials=3,
+        run=run, threads=1,
+    )  # fmt: skip
     assert found.met
     assert found.best in found.trials
     assert all(t.speed is not None and 0 < t.speed.low <= t.speed.speedup <= t.speed.high for t in found.trials)
@@ -495,3 +498,17 @@ def test_tune_times_its_trials_and_goes_on_without_timing_them_again(model: Path
     assert all(ops for sets in known.values() for ops in sets.values())
     resumed = tuning.resume_tuning(run, data=images(24))
     assert resumed.trials == found.trials, "nothing is timed twice"
+
+
+def test_the_fastest_model_from_the_command_line(model: Path, data: Path, tmp_path: Path) -> None:
+    arguments = ("tune", str(model), "--data", str(data), "--metric", "cosine", "--max-drop", "0.05", "--latency",
+                 "--time", "0.5", "--trials", "2", "--threads", "1", "--run", "run.qscope")  # fmt: skip
+    out, _ = finish(begin(tmp_path, *arguments, "--json"))
+    found = json.loads(out)
+    assert found["met"]
+    assert [trial["speed"]["speedup"] for trial in found["trials"]] == pytest.approx(
+        [found["reference_us"] / us for us in found["us"]]
+    )
+    shown = finish(begin(tmp_path, "show", "run.qscope"))[0]
+    assert "accuracy against time, the best trials:" in shown
+    assert ": the float model" in shown

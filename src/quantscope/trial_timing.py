@@ -19,8 +19,6 @@ from quantscope.quantizer import Quantizer
 from quantscope.recipe import Recipe
 from quantscope.samples import Samples
 
-SECONDS = 4.0
-"""The longest that a trial's model is timed; less when the speed-up is known within ±3 %."""
 _PERCENT = 100
 _NAMED_TYPES = 3
 
@@ -41,16 +39,21 @@ class TrialTiming:
         quantizer: Quantizer,
         samples: Samples,
         *,
+        seconds: float,
         threads: int,
         progress: Progress,
         known: Mapping[str, Any],
         note: Callable[[str, Candidates], None],
     ) -> None:
-        """`known` has what `candidates` found in an earlier process, by the recipe's `repr`; `note` is told of more."""
+        """`seconds` is the longest that a model is timed; less when its speed-up is known within ±3 %.
+
+        `known` has what `candidates` found in an earlier process, by the recipe's `repr`; `note` is told of more.
+        """
         self._backend = backend
         self._model = model
         self._quantizer = quantizer
         self._source = InputSource(model.graph.inputs, samples)
+        self._seconds = seconds
         self._threads = threads
         self._progress = progress
         self._known = known
@@ -66,7 +69,7 @@ class TrialTiming:
         self._progress.stage("time", _PERCENT)
         # A file is loaded otherwise than what was just made.
         alike = [replace(model, path=None) for model in models]
-        measured = timed(self._backend, alike, inputs, self._threads, SECONDS, self._progress)
+        measured = timed(self._backend, alike, inputs, self._threads, self._seconds, self._progress)
         return Speed(*ratio_interval(measured.ratios), measured.reference.latency(1).p50_us)
 
     def candidates(self, recipe: Recipe) -> Candidates:

@@ -75,6 +75,15 @@ def tune(
             "ops in float that are faster so.",
         ),
     ] = False,
+    time: Annotated[
+        float,
+        typer.Option(
+            "--time",
+            metavar="SECONDS",
+            rich_help_panel="Search",
+            help="With --latency: the longest that each trial is timed; less when its speed-up is known within ±3 %.",
+        ),
+    ] = 4.0,
     labels: o.Labels = None,
     samples: o.SampleCount = None,
     calibration_samples: o.CalibrationSamples = None,
@@ -126,8 +135,8 @@ def tune(
                 recipe=recipe, samples=samples, calibration_samples=calibration_samples, batch_size=batch_size,
                 metric=metric, most_trials=most_trials, most_seconds=minutes * 60,
                 moves=[move.strip() for move in moves.split(",") if move.strip()],
-                latency=latency, run=run or Path(f"{model.stem}.tune.qscope"), number_run=run is None, output=output,
-                threads=threads, progress=progress,
+                latency=latency, latency_seconds=time, run=run or Path(f"{model.stem}.tune.qscope"),
+                number_run=run is None, output=output, threads=threads, progress=progress,
             )  # fmt: skip
     print_search(found, json)
     if not found.met:

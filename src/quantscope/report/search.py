@@ -11,6 +11,7 @@ from rich.text import Text
 from quantscope.fallback.search import Search, Trial, as_fast
 from quantscope.fallback.sensitivity import Sensitivities
 from quantscope.fallback.speed import Speed
+from quantscope.profiling.latency import PRECISION
 from quantscope.report import figures
 
 _SHOWN_OPS = 3
@@ -76,6 +77,10 @@ def _times(search: Search) -> list[Text]:
     score = search.best.score
     float_value = figures.metric_value(score.metric, score.reference)
     lines.append(Text(f"  {float_value} at {_milliseconds(search.reference_us)}: the float model", style="dim"))
+    worst = max(trial.speed.high / trial.speed.speedup - 1 for trial in search.trials if trial.speed is not None)
+    if worst > PRECISION:
+        text = f"the least certain speed-up is known within ±{worst:.0%}: --time gives each trial more time"
+        lines.append(Text(text, style="yellow"))
     equal = [trial.change for trial in search.trials if trial is not search.best and as_fast(trial, search.best)]
     if equal:
         more = f" and {len(equal) - _SHOWN_TRIALS} more" if len(equal) > _SHOWN_TRIALS else ""
