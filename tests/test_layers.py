@@ -30,7 +30,7 @@ LAYERS = (
     {"workflows", "demo"},
     {"overflow"},
     {"quantizer"},
-    {"ranking"},
+    {"ranking", "trial_timing"},
     {"tuning"},
     {"advice"},
     {"serve"},
