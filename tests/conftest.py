@@ -14,10 +14,12 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+import profiled
 import quantscope
 from browsing import Site, browsing
 from quantscope import demo
 from quantscope.ranking import sensitivity
+from quantscope.runfile import RunFile
 from quantscope.samples import Samples
 from registry import registry_model
 from serving import serving
@@ -125,7 +127,7 @@ def files() -> Samples:
 
 @pytest.fixture(scope="session")
 def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs of `broken_convolutions`: "coarse", "fine", "search" and "effects"."""
+    """A folder of runs of `broken_convolutions`: "coarse", "fine" with a profile, "search", "effects" and "timed"."""
     place = tmp_path_factory.mktemp("runs")
     model, data = place / "broken.onnx", str(place / "samples.npz")
     onnx.save(broken_convolutions(), str(model))
@@ -135,6 +137,9 @@ def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quantscope.diagnose(model, data=data, run=place / "fine.qscope")
     quantscope.tune(model, data=data, run=place / "search.qscope", metric="cosine", max_drop=1e-7, most_trials=4)
     sensitivity(str(model), data=data, run=place / "effects.qscope", samples=8)
+    timed = profiled.write(place / "timed.qscope", model, place / "fine.int8.onnx", {"x": two_colours(4)})
+    with RunFile.read(place / "fine.qscope") as run:
+        run.write_about(profile=timed.to_dict())
     return place
 
 

@@ -20,8 +20,8 @@ from quantscope import Recipe
 from quantscope.backends.onnx import BACKEND
 from quantscope.confirmation import arranged, correlation, layout
 from quantscope.pairing import Pairing, coverage, pair
+from quantscope.quantized import by_op
 from quantscope.recipe import Format
-from quantscope.weights import by_op
 from registry import registry_model
 from test_real_models import sounds, text_lines
 

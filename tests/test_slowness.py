@@ -18,7 +18,7 @@ from quantscope.backends.onnx import BACKEND
 from quantscope.backends.onnx.slowness.obstacles import X86
 
 CHANNELS, SIZE, ROWS, WIDTH = 64, 28, 64, 512
-VNNI = ("sse2", "avx512_vnni")
+VNNI = ("sse2", "avx512vnni")
 SCALE = np.float32(0.05)
 on_x86 = pytest.mark.skipif(not X86, reason="about the kernels for x86 processors")
 
@@ -410,8 +410,8 @@ def test_more_threads_than_cores_come_first_and_fewer_last() -> None:
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (("sse2", "avx2"), True), (("sse2", "avx512_vnni"), False), (("sse2", "avx_vnni"), False),
-        (("asimd",), True), (("asimd", "asimddp"), False), ((), False),
+        (("sse2", "avx2"), True), (("sse2", "avx512vnni"), False), (("sse2", "avxvnni"), False),
+        (("neon",), True), (("neon", "dotprod"), False), ((), False),
     ],
 )  # fmt: skip
 def test_a_processor_without_dot_products_is_named_if_the_model_has_integer_products(

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from quantscope.diagnosis import Diagnosis, OpDiagnosis, TensorDiagnosis
     from quantscope.errors import QuantscopeError
     from quantscope.images import Preprocessing
+    from quantscope.profiling import Profile
     from quantscope.ranking import resume_sensitivity, sensitivity
     from quantscope.recipe import Calibration, OpRule, Recipe
     from quantscope.samples import Samples
     from quantscope.tuning import resume_tuning, tune
-    from quantscope.workflows import diagnose, quantize, resume
+    from quantscope.workflows import diagnose, open_profile, profile, quantize, resume
     from quantscope.workflows import open_run as open
 
 _PUBLIC = {
@@ -27,6 +28,7 @@ _PUBLIC = {
     "OpDiagnosis": "diagnosis",
     "OpRule": "recipe",
     "Preprocessing": "images",
+    "Profile": "profiling",
     "QuantscopeError": "errors",
     "Recipe": "recipe",
     "Samples": "samples",
@@ -35,6 +37,8 @@ _PUBLIC = {
     "advise": "advice",
     "diagnose": "workflows",
     "open": "workflows:open_run",
+    "open_profile": "workflows",
+    "profile": "workflows",
     "quantize": "workflows",
     "resume": "workflows",
     "resume_sensitivity": "ranking",
@@ -50,6 +54,7 @@ __all__ = [
     "OpDiagnosis",
     "OpRule",
     "Preprocessing",
+    "Profile",
     "QuantscopeError",
     "Recipe",
     "Samples",
@@ -58,6 +63,8 @@ __all__ = [
     "advise",
     "diagnose",
     "open",
+    "open_profile",
+    "profile",
     "quantize",
     "resume",
     "resume_sensitivity",

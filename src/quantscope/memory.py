@@ -12,6 +12,7 @@ from quantscope.errors import DataError
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 # Of what is free, so that the models, their samples and other programs have room beside the tensors.
 _SHARE = 0.4
+_GROUP = Path("/sys/fs/cgroup")
 
 
 def parsed(text: str) -> int:
@@ -29,22 +30,31 @@ def parsed(text: str) -> int:
 
 def budget() -> int:
     """Return how many bytes of tensors a run may hold when nobody says: a share of what is free now."""
-    return int(_available() * _SHARE)
+    return int(available() * _SHARE)
 
 
-def _available() -> int:
-    """The bytes that this process can still get: of the machine, or of the container it runs in."""
+def total() -> int:
+    """Return the bytes of memory of the machine, or of the container that this process runs in."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_of_group("memory.max")])
+
+
+def _of_group(name: str) -> list[int]:
+    """The number in a file of the control group; none without a limit, or where there is no such thing."""
+    try:
+        return [int((_GROUP / name).read_text())]
+    except (OSError, ValueError):
+        return []
+
+
+def available() -> int:
+    """Return the bytes that this process can still get: of the machine, or of the container it runs in."""
     found = []
     try:
         match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
         found += [int(match.group(1)) * 1024] if match else []
     except OSError:
         pass  # Not Linux.
-    try:
-        group = Path("/sys/fs/cgroup")
-        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass  # No limit, or no such thing as a control group here.
+    found += [limit - used for limit in _of_group("memory.max") for used in _of_group("memory.current")]
     if not found:
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return max(min(found), 0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Literal
@@ -68,6 +69,14 @@ class Weight:
     role: Literal["weight", "bias"] = "weight"
     channel_axis: int | None = None
     qparams: QParams | None = None
+
+
+def by_op(weights: Iterable[Weight]) -> dict[str, list[Weight]]:
+    """The weights of each op."""
+    found: dict[str, list[Weight]] = defaultdict(list)
+    for weight in weights:
+        found[weight.op].append(weight)
+    return found
 
 
 @dataclass(frozen=True)

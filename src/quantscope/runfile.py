@@ -27,6 +27,7 @@ from quantscope.evaluation import Score, score
 from quantscope.graph import Graph, Op, Tensor
 from quantscope.output_error import with_output_error
 from quantscope.pairing import coverage
+from quantscope.profiling.document import Profile
 from quantscope.recipe import Recipe
 from quantscope.statistics.budget import ErrorBudget
 from quantscope.statistics.channels import ChannelStatistics
@@ -450,6 +451,18 @@ class RunFile:
                 graph=graph,
             )
         except (sqlite3.Error, zlib.error, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def profile(self) -> Profile | None:
+        """The times that were measured of the run's models; None if there are none.
+
+        Raises:
+            RunFileError: what stands there is no profile.
+        """
+        stored = self.about("profile")
+        try:
+            return Profile.from_dict(stored) if stored is not None else None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(error) from error
 
     def _status(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,7 +14,7 @@ from quantscope.diagnosis import TensorDiagnosis, tensor_diagnosis
 from quantscope.graph import Op
 from quantscope.pairing import TensorPair
 from quantscope.progress import Progress
-from quantscope.quantized import Weight
+from quantscope.quantized import Weight, by_op
 from quantscope.runfile import RunFile
 from quantscope.statistics import PairStatistics, shared_bins
 from quantscope.statistics.channels import CHANNEL_BINS, channel_statistics
@@ -57,14 +56,6 @@ def compare_weights(
             rows[len(pairs) + len(rows)] = _row(ops[weight.op], *found, weight)
         progress.advance()
     run_file.checkpoint(rows, {}, {}, (STAGE, len(weights), len(weights), True, time.monotonic() - began))
-
-
-def by_op(weights: Iterable[Weight]) -> dict[str, list[Weight]]:
-    """The weights of each op."""
-    found: dict[str, list[Weight]] = defaultdict(list)
-    for weight in weights:
-        found[weight.op].append(weight)
-    return found
 
 
 class _Weights:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from quantscope.advice.causes import PRODUCTS, Causes, OwnError, decibels, energy, noise
 from quantscope.advice.patch import RecipePatch
-from quantscope.advice.processor import saturating_processor
 from quantscope.advice.ranges import best_calibration, method, share_of_calibration
 from quantscope.advice.suggestion import Suggestion
 from quantscope.advice.weights import left_by_channels
 from quantscope.advice.words import counted, db, listed, percent, short
 from quantscope.diagnosis import TensorDiagnosis
+from quantscope.machine import processor
 from quantscope.recipe import PER_CHANNEL, SpecChange
 
 # If the op to blame most adds less than this part, the next one adds nearly as much.
@@ -25,8 +25,9 @@ def saturation(causes: Causes) -> Iterator[Suggestion]:
     """What really runs differs from the simulation on a processor whose 8-bit products saturate: 7-bit weights."""
     diagnosis = causes.diagnosis
     recipe = diagnosis.recipe
-    processor = saturating_processor(diagnosis.environment)
-    if not processor or diagnosis.trace == "simulated":
+    here = processor()
+    # Only what this machine says of itself is known.
+    if not here.saturates or here.name != diagnosis.environment.get("processor") or diagnosis.trace == "simulated":
         return
     if recipe is not None and (recipe.reduce_range or recipe.weights.bits != 8):
         return
@@ -41,10 +42,11 @@ def saturation(causes: Causes) -> Iterator[Suggestion]:
         tuple(hurt),
         "Give weights 7 bits, so that sums of products do not saturate",
         (
-            f"{processor} has no VNNI: it adds products of 8-bit codes in 16 bits, which saturate",
+            f"{here.name} has no VNNI: it adds products of 8-bit codes in 16 bits, which saturate",
             f"on {counted(len(hurt), 'op')} what runs differs from the simulation, most on {short(hurt[0])}: "
             f"{db(decibels(found[hurt[0]]))}",
             *(() if traced else ("quantscope diagnose --trace both shows where deployed and simulated differ",)),
+            "quantscope doctor MODEL --data SOURCE counts the pairs of products that saturate, op by op",
         ),
         RecipePatch(reduce_range=True),
         total / (total + causes.total),

@@ -109,6 +109,32 @@ class Peak:
     bytes_per_second: float
 
 
+@dataclass(frozen=True)
+class Framework:
+    """What runs the models: its name, version and build, where it can run them, and its threads if nobody says."""
+
+    name: str
+    version: str
+    build: str
+    providers: tuple[str, ...]
+    default_threads: int
+
+
+@dataclass(frozen=True)
+class IntegerProduct:
+    """An op whose product with a constant weight the framework computes from codes, as it really runs here.
+
+    `op` is its name in the float view of the simulated trace. `activations` and `weights` are the types of the codes
+    that are multiplied; the framework may have made uint8 of int8 activations by adding 128. With `dynamic` the
+    activations get their scale at run time (ONNX operator specification, DynamicQuantizeLinear).
+    """
+
+    op: str
+    activations: str
+    weights: str
+    dynamic: bool = False
+
+
 class Runner(Protocol):
     """A model ready to run with some of its tensors exposed."""
 
@@ -138,9 +164,9 @@ class Profiler(Protocol):
         ...
 
     def finish(self, warm_up: int = 0) -> tuple[float, list[Kernel]]:
-        """The median time of a run in µs, and the kernels in the order they ran; nothing runs afterwards.
+        """The time of a run in µs, and the kernels in the order they ran; nothing runs afterwards.
 
-        Their `ops` are names of the model's graph; their times add up to what a typical run takes.
+        Both are means over the faster half of the runs. The kernels' `ops` are names of the model's graph.
 
         Args:
             warm_up: how many of the first runs do not count.
@@ -260,8 +286,13 @@ class Backend(Protocol):
         """
         ...
 
-    def deploy(self, model: Model, *, threads: int) -> AbstractContextManager[Runner]:
-        """A runner of the model as production runs it, with the framework's own options; 0 threads means its choice."""
+    def deploy(self, model: Model | Path, *, threads: int) -> AbstractContextManager[Runner]:
+        """A runner of the model, or of the one in a file, as production runs it: loaded as it is, with the framework's
+        own options; 0 threads means its choice.
+
+        Raises:
+            ModelError: the framework refuses it.
+        """
         ...
 
     def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
@@ -278,7 +309,7 @@ class Backend(Protocol):
             kernels: what `profile` says that it runs as.
             threads: what it was profiled with; 0 means the framework's choice.
             cores: physical cores that this process may use.
-            flags: what the processor can do, as /proc/cpuinfo names it; none if that is not known.
+            flags: what the processor can do, by LLVM's names; none if that is not known.
         """
         ...
 
@@ -288,4 +319,12 @@ class Backend(Protocol):
 
     def peak(self, threads: int) -> Peak:
         """What the framework's own kernels do here at most, measured in about a second; 0 threads means all cores."""
+        ...
+
+    def framework(self) -> Framework:
+        """What runs the models on this machine."""
+        ...
+
+    def integer_products(self, model: Model) -> Sequence[IntegerProduct]:
+        """The products with constant weights that the framework computes from codes, in execution order."""
         ...

@@ -12,6 +12,11 @@ from quantscope.errors import ModelError
 _MODULES = {"onnx": "quantscope.backends.onnx"}
 
 
+def names() -> tuple[str, ...]:
+    """The backends that there are, the one to begin with first."""
+    return tuple(_MODULES)
+
+
 @cache
 def backend(name: str) -> Backend:
     """The backend of this name."""

@@ -153,6 +153,7 @@ def next_steps(diagnosis: Diagnosis, *, given: bool) -> list[str]:
         if diagnosis.recipe is not None and diagnosis.recipe.calibration.method == "minmax" and "--recipe" not in again:
             steps += ["Try ranges without outliers:", f"  {again} --calibration entropy"]
     steps += ["Be advised what to change, and what that brings:", f"  quantscope advise {run} --verify"]
+    steps += ["See whether it is faster, and why not:", f"  quantscope profile {run}"]
     return [*steps, "Take all columns elsewhere:", f"  quantscope export {run} --format csv"]
 
 

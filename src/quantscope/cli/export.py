@@ -37,10 +37,11 @@ def export(
             "--html", metavar="FILE", help="Write the web app with this run inside, to open without a server."
         ),
     ] = None,
+    times: Annotated[bool, typer.Option("--times", help="Write the time per op of a run that was profiled.")] = False,
 ) -> None:
     """Write all rows and columns of a run: csv and parquet hold the tables, json the whole document, html the app."""
     from quantscope.report.tables import FORMATS, write_whole
-    from quantscope.workflows import open_run
+    from quantscope.workflows import open_profile, open_run
 
     if html is not None:
         from quantscope.serve.offline import page
@@ -51,7 +52,14 @@ def export(
         write_whole(html, content)
         typer.echo(f"wrote {html}: {len(content)} bytes" + (f"; it leaves out {left_out}" if left_out else ""))
         return
-    content = FORMATS[format](open_run(run))
+    diagnosis, profile = open_run(run), open_profile(run)
+    if times and profile is None:
+        raise DataError(
+            f"{run} holds no times", accepted="a run that was profiled", next_step=f"quantscope profile {run}"
+        )
+    # A run that is a profile alone has no other table.
+    result = profile if profile is not None and (times or not diagnosis.tensors) else diagnosis
+    content = FORMATS[format](result)
     if output is None:
         sys.stdout.buffer.write(content)
         return

@@ -69,4 +69,5 @@ def quantize(
         sys.stdout.write(encoder.dumps(facts, indent=2) + "\n")
         return
     typer.echo(f"wrote {output}: {after / 1e6:.2f} MB, the float model has {before / 1e6:.2f} MB")
-    typer.echo(f"see what it costs: quantscope diagnose {model} {output} --data {data}")
+    typer.echo(f"see what it costs:  quantscope diagnose {model} {output} --data {data}")
+    typer.echo(f"see what it brings: quantscope profile {model} {output} --data {data}")

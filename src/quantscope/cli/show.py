@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from quantscope.cli import options as o
+from quantscope.errors import DataError
 
 _EPILOG = """[bold]Examples[/bold]
 
@@ -18,6 +19,8 @@ _EPILOG = """[bold]Examples[/bold]
   quantscope show model.qscope --op /layer4/conv2/Conv
 
   quantscope show model.qscope --skipped
+
+  quantscope show model.qscope --times --all
 """
 
 
@@ -36,16 +39,18 @@ def show(
         str | None,
         typer.Option("--op", metavar="NAME", help="All about one op: errors, error budget, values, channels."),
     ] = None,
+    times: Annotated[bool, typer.Option("--times", help="The time per op, of a run that was profiled.")] = False,
     json: o.Json = False,
 ) -> None:
     """Print a run again, also one that is half finished."""
     from quantscope.cli.diagnose import print_diagnosis
+    from quantscope.cli.profile import print_profile
     from quantscope.cli.sensitivity import print_sensitivity
     from quantscope.cli.tune import print_search
     from quantscope.ranking import open_sensitivity
     from quantscope.report import op_details, terminal
     from quantscope.tuning import open_search
-    from quantscope.workflows import open_run
+    from quantscope.workflows import open_profile, open_run
 
     o.check_sort(sort)
     o.check_top(top)
@@ -57,7 +62,14 @@ def show(
     if measured is not None:
         print_sensitivity(measured, None if all else top, json)
         return
-    diagnosis = open_run(run)
+    diagnosis, profile = open_run(run), open_profile(run)
+    if times and profile is None:
+        raise DataError(
+            f"{run} holds no times", accepted="a run that was profiled", next_step=f"quantscope profile {run}"
+        )
+    if profile is not None and (times or not diagnosis.tensors):
+        print_profile(profile, None if all else top, json)
+        return
     if op is not None:
         terminal.console().print(op_details.op_details(diagnosis, op))
         return

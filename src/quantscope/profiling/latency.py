@@ -82,7 +82,12 @@ def student_t(degrees: int) -> float:
     if degrees <= len(_T):
         return _T[degrees - 1]
     z = _NORMAL
-    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    return (
+        z
+        + (z**3 + z) / (4 * degrees)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
+    )
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def measure(
     begin = time.perf_counter()
     settled = False
     while len(times[0].load) < _MOST_ROUNDS:
-        medians = _round(loads, inputs, times, seconds / (2 * _FEWEST_ROUNDS), reverse=len(times[0].load) % 2 == 1)
+        medians = _round(loads, inputs, times, seconds / (4 * _FEWEST_ROUNDS), reverse=len(times[0].load) % 2 == 1)
         passed = time.perf_counter() - begin
         report(min(1.0, passed / seconds))
         rounds = len(times[0].load)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from quantscope.diagnosis import Diagnosis
+from quantscope.profiling.document import Profile
 from quantscope.report.tables import rows
 
 DOCUMENT_VERSION = 1
@@ -19,6 +20,15 @@ def document(diagnosis: Diagnosis) -> dict[str, Any]:
         "weights": rows(diagnosis, "weight"),
         "biases": rows(diagnosis, "bias"),
     }
+
+
+def profile_document(profile: Profile) -> dict[str, Any]:
+    """A profile as plain values, with what follows from its sums."""
+    values = {"document_version": DOCUMENT_VERSION, **profile.to_dict()}
+    for name, facts in (("reference", profile.reference), ("quantized", profile.quantized)):
+        if facts is not None:
+            values[name]["sums"] |= {"agreement": facts.sums.agreement, "overhead": facts.sums.overhead}
+    return values
 
 
 def overview(diagnosis: Diagnosis) -> dict[str, Any]:

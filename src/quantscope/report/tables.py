@@ -17,6 +17,7 @@ from typing import Any
 from quantscope.diagnosis import Diagnosis, TensorDiagnosis, TensorSummary
 from quantscope.errors import OutputError, UnsupportedError
 from quantscope.pairing import Role
+from quantscope.profiling.document import OpSide, Profile
 from quantscope.statistics.budget import PARTS
 
 NESTED = ("reference", "quantized", "budget", "histogram", "channels")
@@ -24,6 +25,7 @@ _OWN = tuple(f.name for f in fields(TensorDiagnosis) if f.name not in NESTED)
 _SUMMARY = tuple(
     (side, f.name, f"{side}_{f.name}") for side in ("reference", "quantized") for f in fields(TensorSummary)
 )  # fmt: skip
+_TIMES = tuple(f.name for f in fields(OpSide) if f.name != "kernels")
 _SHARES = tuple((part, f"budget_{part}") for part in PARTS)
 
 
@@ -62,9 +64,33 @@ def strict(value: Any) -> Any:
     return value
 
 
-def as_csv(diagnosis: Diagnosis) -> bytes:
+def timing_rows(profile: Profile) -> list[dict[str, Any]]:
+    """The times of a profile: a row per op, the columns of both models called reference_us, quantized_us and so on.
+
+    Total, accelerator and CPU time in µs, calls and kernels are Neural Insights' columns "Total execution time",
+    "Accelerator execution time", "CPU execution time", "OP run" and "OP defined".
+    """
+    return [
+        {
+            **{name: getattr(timing, name) for name in ("name", "op_type", "scope", "multiply_adds", "speedup")},
+            "ops": " ".join(timing.ops),
+            **{
+                f"{side}_{column}": getattr(getattr(timing, side), column, None)
+                for side in ("reference", "quantized")
+                for column in _TIMES
+            },
+        }
+        for timing in profile.ops
+    ]
+
+
+def _table(result: Diagnosis | Profile) -> list[dict[str, Any]]:
+    return timing_rows(result) if isinstance(result, Profile) else rows(result)
+
+
+def as_csv(result: Diagnosis | Profile) -> bytes:
     """All rows as CSV with a header."""
-    table = rows(diagnosis)
+    table = _table(result)
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(table[0]) if table else ["op"], lineterminator="\n")
     writer.writeheader()
@@ -72,14 +98,15 @@ def as_csv(diagnosis: Diagnosis) -> bytes:
     return buffer.getvalue().encode()
 
 
-def as_json(diagnosis: Diagnosis) -> bytes:
+def as_json(result: Diagnosis | Profile) -> bytes:
     """The whole document as JSON."""
-    from quantscope.report.document import document
+    from quantscope.report.document import document, profile_document
 
-    return json.dumps(strict(document(diagnosis)), indent=2).encode() + b"\n"
+    values = profile_document(result) if isinstance(result, Profile) else document(result)
+    return json.dumps(strict(values), indent=2).encode() + b"\n"
 
 
-def as_parquet(diagnosis: Diagnosis) -> bytes:
+def as_parquet(result: Diagnosis | Profile) -> bytes:
     """All rows as a Parquet table.
 
     Raises:
@@ -93,7 +120,7 @@ def as_parquet(diagnosis: Diagnosis) -> bytes:
             "Parquet needs the package pyarrow", next_step="install it: pip install 'quantscope[parquet]'"
         ) from error
     buffer = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows(diagnosis)), buffer)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(_table(result)), buffer)
     content: bytes = buffer.getvalue().to_pybytes()
     return content
 

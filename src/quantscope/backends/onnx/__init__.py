@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from quantscope.backends.base import (
     CutRunner,
     Finding,
+    Framework,
+    IntegerProduct,
     Kernel,
     Model,
     Peak,
@@ -26,7 +28,19 @@ from quantscope.backends.base import (
     Runner,
     Trace,
 )
-from quantscope.backends.onnx import cut, files, float_view, peak, profiler, rescaling, sessions, sizes, weights
+from quantscope.backends.onnx import (
+    cut,
+    files,
+    float_view,
+    framework,
+    integer_products,
+    peak,
+    profiler,
+    rescaling,
+    sessions,
+    sizes,
+    weights,
+)
 from quantscope.backends.onnx.equalization import equalized
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.order import sort_nodes
@@ -234,8 +248,9 @@ class OnnxBackend:
         changes = cut.Changes(activations, scaled)
         return cut.opened(handle.traced(trace), names, tensors, outputs, changes, handle.factors, threads=threads)
 
-    def deploy(self, model: Model, *, threads: int) -> AbstractContextManager[Runner]:
-        return sessions.deployment(model.handle.model, threads=threads)
+    def deploy(self, model: Model | Path, *, threads: int) -> AbstractContextManager[Runner]:
+        file = model if isinstance(model, Path) else model.path or model.handle.model
+        return sessions.deployment(file, threads=threads)
 
     def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
         handle: _Handle = model.handle
@@ -254,6 +269,13 @@ class OnnxBackend:
 
     def peak(self, threads: int) -> Peak:
         return peak.measured(threads)
+
+    def framework(self) -> Framework:
+        return framework.installed()
+
+    def integer_products(self, model: Model) -> Sequence[IntegerProduct]:
+        handle: _Handle = model.handle
+        return integer_products.integer_products(handle.deployed, handle.view("simulated").graph)
 
 
 BACKEND = OnnxBackend()

@@ -37,10 +37,6 @@ class _Run:
     us: float
     events: tuple[Mapping[str, Any], ...]
 
-    @property
-    def kernels_us(self) -> float:
-        return float(sum(event["dur"] for event in self.events))
-
 
 class Profiler:
     """Runs a model under ONNX Runtime's profiler; see `quantscope.backends.base.Profiler`."""
@@ -61,20 +57,18 @@ class Profiler:
         return self._runner.run(inputs)
 
     def finish(self, warm_up: int = 0) -> tuple[float, list[Kernel]]:
-        """The median time of a run in µs, and the kernels in the order they ran; nothing runs afterwards.
+        """The time of a run in µs, and the kernels in the order they ran; nothing runs afterwards.
 
-        Times are means over the runs whose total is in the middle half, so that they add up and no interruption of the
-        process counts.
+        Times are means over the faster half of the runs, so that they add up and what else the machine does counts
+        least.
 
         Args:
             warm_up: how many of the first runs do not count.
         """
         self.close()
-        self._runs = self._runs[warm_up:]
-        median = float(np.median([run.us for run in self._runs]))
-        by_time = sorted(self._runs, key=lambda run: run.kernels_us)
-        rest = len(by_time) // 4
-        return median, self._kernels(by_time[rest : len(by_time) - rest])
+        by_time = sorted(self._runs[warm_up:], key=lambda run: run.us)
+        half = by_time[: math.ceil(len(by_time) / 2)]
+        return float(np.mean([run.us for run in half])), self._kernels(half)
 
     def close(self) -> None:
         """End profiling and read what was written."""

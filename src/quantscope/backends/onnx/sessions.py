@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,11 @@ def session(model: OnnxModel, options: Any, tensors: Sequence[str] = ()) -> Any:
         present = {output.name for output in proto.graph.output}
         added = (onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in present)
         proto.graph.output.extend(added)
-    content = proto.SerializeToString()
+    return _loaded(proto.SerializeToString(), options)
+
+
+def _loaded(content: bytes | str, options: Any) -> Any:
+    """A session of a serialized model, or of a file."""
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base class.
@@ -168,9 +173,10 @@ def opened(model: OnnxModel, tensors: Sequence[str], *, optimize: bool, threads:
 
 
 @contextmanager
-def deployment(model: OnnxModel, *, threads: int) -> Iterator[SessionRunner]:
-    """A runner of the model as whoever deploys it has it."""
-    yield SessionRunner(session(model, production_options(threads)))
+def deployment(model: OnnxModel | Path, *, threads: int) -> Iterator[SessionRunner]:
+    """A runner of the model, or of the one in a file, as whoever deploys it has it."""
+    options = production_options(threads)
+    yield SessionRunner(session(model, options) if isinstance(model, OnnxModel) else _loaded(str(model), options))
 
 
 def first_line(error: BaseException) -> str:

@@ -25,7 +25,7 @@ def findings(
         made: makes the backend's model of a changed file.
         threads: what it ran with; 0 means ONNX Runtime's own choice.
         cores: physical cores that this process may use.
-        flags: what the processor can do, as /proc/cpuinfo names it; none if that is not known.
+        flags: what the processor can do, by LLVM's names; none if that is not known.
     """
     written, times = Written(model), Times(kernels)
     found = [

@@ -1,0 +1,261 @@
+"""From two models to a profile: latency first, without the profiler; then the ops; then the reasons, tried if asked."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from quantscope.backends.base import Backend, Finding, Kernel, Model
+from quantscope.machine import machine
+from quantscope.profiling.document import LatencyComparison, ModelFacts, Profile, Reason, Sums, Tried
+from quantscope.profiling.footprint import peak_memory
+from quantscope.profiling.inputs import Inputs, InputSource, for_other
+from quantscope.profiling.latency import Measured, Times, measure, ratio_interval
+from quantscope.profiling.rows import added_timings, op_timings, reference_ops, renamed, sums
+from quantscope.progress import Progress
+from quantscope.quantized import by_op
+
+AGREEMENT = 0.1
+"""The sum over the kernels is said to disagree with the latency beyond this share."""
+_PERCENT = 100
+_FEWEST_RUNS, _MOST_RUNS, _PROFILED_SECONDS = 10, 200, 2.0
+_PROFILER_WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to time: batch sizes and numbers of threads, of which the first are those of the times per op.
+
+    `seconds` bounds the latency at one setting; `tries` is how many reasons to try, `try_seconds` the time for each.
+    """
+
+    batches: tuple[int, ...] = (1,)
+    threads: tuple[int, ...] = (0,)
+    seconds: float = 20.0
+    tries: int = 0
+    try_seconds: float = 8.0
+
+
+@dataclass(frozen=True)
+class _Profiled:
+    """One model under the profiler."""
+
+    kernels: list[Kernel]
+    sums: Sums
+
+
+def profile_models(
+    backend: Backend,
+    reference: Model,
+    quantized: Model | None,
+    source: InputSource,
+    settings: Settings,
+    progress: Progress,
+) -> Profile:
+    """Return where the time of both models goes.
+
+    Args:
+        backend: that of both.
+        reference: the float model.
+        quantized: None to profile one model alone.
+        source: what they are fed.
+        settings: how to time.
+        progress: told of each stage.
+    """
+    models = [reference] if quantized is None else [reference, quantized]
+    batch, threads = settings.batches[0], settings.threads[0]
+    latencies, first = _latencies(backend, models, source, settings, progress)
+    inputs = _inputs(models, source.batch(batch))
+    progress.stage("profile ops", None)
+    profiled = [_profiled(backend, m, i, threads) for m, i in zip(models, inputs, strict=True)]
+    progress.stage("measure memory", len(models))
+    memory = []
+    for model, its in zip(models, inputs, strict=True):
+        memory.append(peak_memory(backend, model, its, threads))
+        progress.advance()
+    progress.stage("measure peak", None)
+    peak = backend.peak(threads)
+    facts = [
+        ModelFacts(str(m.path) if m.path else None, _size(backend, m), t.load_ms, held, p.sums)
+        for m, t, held, p in zip(models, first, memory, profiled, strict=True)
+    ]
+    names = _names(backend, reference, quantized) if quantized is not None else {}
+    theirs = renamed(profiled[1].kernels, names) if quantized is not None else None
+    if theirs is not None:
+        facts[1] = replace(facts[1], sums=replace(facts[1].sums, attributed=_attributed(theirs)))
+    reasons: tuple[Reason, ...] = ()
+    if quantized is not None:
+        reasons = _reasons(backend, quantized, profiled[1].kernels, names, inputs[1], settings, progress)
+    return Profile(
+        batch=batch,
+        threads=threads,
+        data=source.description,
+        reference=facts[0],
+        quantized=facts[1] if quantized is not None else None,
+        latencies=tuple(latencies),
+        ops=op_timings(reference.graph, backend.multiply_adds(reference, inputs[0]), peak, profiled[0].kernels, theirs),
+        added=added_timings(profiled[0].kernels, theirs),
+        peak=peak,
+        reasons=reasons,
+        notes=tuple(_notes(facts)),
+    )
+
+
+def _inputs(models: Sequence[Model], batch: Inputs) -> list[Inputs]:
+    own = models[0].graph.inputs
+    return [batch, *(for_other(batch, own, other.graph.inputs) for other in models[1:])]
+
+
+def _latencies(
+    backend: Backend, models: Sequence[Model], source: InputSource, settings: Settings, progress: Progress
+) -> tuple[list[LatencyComparison], list[Times]]:
+    """The latency at each setting; and all times at the first one, by model."""
+    found, first = [], None
+    pairs = [(batch, threads) for batch in settings.batches for threads in settings.threads]
+    progress.stage("time", _PERCENT * len(pairs))
+    for batch, threads in pairs:
+        measured = timed(backend, models, _inputs(models, source.batch(batch)), threads, settings.seconds, progress)
+        found.append(measured.comparison(batch, threads))
+        first = first or measured
+    assert first is not None
+    return found, [first.reference, *([first.quantized] if first.quantized is not None else [])]
+
+
+def timed(
+    backend: Backend,
+    models: Sequence[Model],
+    inputs: Sequence[Inputs],
+    threads: int,
+    seconds: float,
+    progress: Progress | None = None,
+) -> Measured:
+    """Return the latency of the models, run in turn as in production; progress advances by 100 in all."""
+    said = 0
+
+    def report(share: float) -> None:
+        nonlocal said
+        if progress is not None:
+            progress.advance(round(share * _PERCENT) - said)
+        said = round(share * _PERCENT)
+
+    measured = measure([partial(backend.deploy, model, threads=threads) for model in models], inputs, seconds, report)
+    report(1.0)
+    return measured
+
+
+def _profiled(backend: Backend, model: Model, inputs: Inputs, threads: int) -> _Profiled:
+    """The kernels of a model, and the latency with and without the profiler, run in turn."""
+    plain: list[float] = []
+    with ExitStack() as stack:
+        runner = stack.enter_context(backend.deploy(model, threads=threads))
+        profiler = stack.enter_context(backend.profile(model, threads=threads))
+        begin = time.perf_counter()
+        done = 0
+        while done < _PROFILER_WARM_UP + _FEWEST_RUNS or (
+            time.perf_counter() - begin < _PROFILED_SECONDS and done < _MOST_RUNS
+        ):
+            began = time.perf_counter()
+            runner.run(inputs)
+            plain.append(time.perf_counter() - began)
+            profiler.run(inputs)
+            done += 1
+        profiled_us, kernels = profiler.finish(_PROFILER_WARM_UP)
+    faster = sorted(plain[_PROFILER_WARM_UP:])[: math.ceil((done - _PROFILER_WARM_UP) / 2)]
+    latency_us = float(np.mean(faster)) * 1e6
+    return _Profiled(kernels, sums(latency_us, profiled_us, kernels))
+
+
+def _names(backend: Backend, reference: Model, quantized: Model) -> dict[str, tuple[str, ...]]:
+    return reference_ops(
+        reference.graph,
+        quantized.graph,
+        backend.float_view(quantized, "exact"),
+        by_op(backend.weights(reference)),
+        by_op(backend.weights(quantized)),
+    )
+
+
+def _size(backend: Backend, model: Model) -> int | None:
+    return sum(file.stat().st_size for file in backend.files(model.path)) if model.path is not None else None
+
+
+def _attributed(kernels: Sequence[Kernel]) -> float:
+    total = sum(kernel.us for kernel in kernels)
+    return sum(kernel.us for kernel in kernels if kernel.ops) / total if total else 1.0
+
+
+def _reasons(
+    backend: Backend,
+    quantized: Model,
+    kernels: Sequence[Kernel],
+    names: Mapping[str, tuple[str, ...]],
+    inputs: Inputs,
+    settings: Settings,
+    progress: Progress,
+) -> tuple[Reason, ...]:
+    """Why the quantized model loses time, what costs most first; those that can be tried, tried."""
+    threads = settings.threads[0]
+    here = machine()
+    found = backend.findings(
+        quantized, kernels, threads=threads, cores=here.threads, flags=here.processor.features or ()
+    )
+    tried: dict[int, Tried] = {}
+    to_try = [number for number, finding in enumerate(found) if finding.changed is not None][: settings.tries]
+    if to_try:
+        progress.stage("try reasons", _PERCENT * len(to_try))
+        for number in to_try:
+            tried[number] = _tried(backend, quantized, found[number], inputs, threads, settings.try_seconds, progress)
+    return tuple(
+        Reason(
+            f.rule,
+            tuple(dict.fromkeys(name for op in f.ops for name in names.get(op, (op,)))),
+            f.title,
+            f.evidence,
+            f.change,
+            f.cost_us,
+            tried.get(number),
+        )
+        for number, f in enumerate(found)
+    )
+
+
+def _tried(
+    backend: Backend,
+    quantized: Model,
+    finding: Finding,
+    inputs: Inputs,
+    threads: int,
+    seconds: float,
+    progress: Progress,
+) -> Tried:
+    assert finding.changed is not None
+    changed = finding.changed()
+    fed = for_other(inputs, quantized.graph.inputs, changed.graph.inputs)
+    # Both from memory: a file is loaded otherwise than what was just made.
+    measured = timed(backend, [replace(quantized, path=None), changed], [inputs, fed], threads, seconds, progress)
+    assert measured.quantized is not None
+    before, after = measured.reference.latency(1), measured.quantized.latency(1)
+    return Tried(before.p50_us, after.p50_us, *ratio_interval(measured.ratios))
+
+
+def _notes(facts: Sequence[ModelFacts]) -> list[str]:
+    notes = []
+    for name, fact in zip(("reference", "quantized model"), facts, strict=False):
+        share = fact.sums.agreement - 1
+        if abs(share) > AGREEMENT:
+            notes.append(
+                f"{name}: the times of the ops add up to {fact.sums.kernels_us / 1000:.2f} ms, "
+                f"{abs(share):.0%} {'more' if share > 0 else 'less'} than an inference takes: "
+                + (
+                    "the profiler slows them down, or the machine was busy"
+                    if share > 0
+                    else "the rest is spent between the ops, which is much where they are small"
+                )
+            )
+    return notes
