@@ -13,9 +13,8 @@ import onnx
 import pytest
 from starlette.testclient import TestClient
 
-import profiled
 import quantscope
-from conftest import convolutions, images
+from conftest import BRIEFLY, convolutions, images, with_reasons
 from quantscope.profiling import Profile
 from quantscope.runfile import RunFile
 from quantscope.serve import api
@@ -32,10 +31,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(data, x=images(8))
     quantscope.diagnose(model, data=str(data), run=place / "plain.qscope")
     quantized = place / "plain.int8.onnx"
-    profile = profiled.write(place / "timed.qscope", model, quantized, {"x": images(4)})
+    profile = quantscope.profile(model, quantized, **BRIEFLY, run=place / "timed.qscope")
     quantscope.diagnose(model, quantized, data=str(data), run=place / "both.qscope")
-    with RunFile.read(place / "both.qscope") as run:
-        run.write_about(profile=profile.to_dict())
+    for name in ("timed", "both"):
+        with RunFile.read(place / f"{name}.qscope") as run:
+            run.write_about(profile=with_reasons(profile).to_dict())
     return place
 
 

@@ -838,13 +838,18 @@ export interface components {
         };
         /**
          * Peak
-         * @description What this processor was measured to do at this number of threads: multiply-adds and bytes per second.
+         * @description What this processor was measured to do at a number of threads: multiply-adds and bytes per second.
+         *
+         *     `int8_multiply_adds` are products of uint8 activations and int8 weights, `signed_multiply_adds` those of int8 and
+         *     int8. `bytes_per_second` counts what an op reads and what it writes, from and to memory.
          */
         Peak: {
             /** Float Multiply Adds */
             float_multiply_adds: number | ("Infinity" | "-Infinity") | null;
             /** Int8 Multiply Adds */
             int8_multiply_adds: number | ("Infinity" | "-Infinity") | null;
+            /** Signed Multiply Adds */
+            signed_multiply_adds: number | ("Infinity" | "-Infinity") | null;
             /** Bytes Per Second */
             bytes_per_second: number | ("Infinity" | "-Infinity") | null;
         };
@@ -883,6 +888,8 @@ export interface components {
         /**
          * Profile
          * @description The whole of it. `ops` are ordered by time in the quantized model (the reference's, where there is none).
+         *
+         *     `run` is the run file that holds it, "" for none.
          */
         Profile: {
             /** Batch */
@@ -907,6 +914,8 @@ export interface components {
             environment: {
                 [key: string]: string;
             };
+            /** Run */
+            run: string;
         };
         /**
          * Progress
@@ -1528,8 +1537,9 @@ export interface components {
          * Sums
          * @description How the time per op adds up for one model at the setting that was profiled.
          *
-         *     `latency_us` is the median inference without the profiler, `profiled_us` with it, `kernels_us` the sum over all
-         *     kernels; `attributed` is the share of it that has the user's op names.
+         *     `latency_us` is an inference without the profiler, `profiled_us` with it, `kernels_us` the sum over all kernels,
+         *     each a mean over the faster half of runs made in turn; `attributed` is the share of the sum that has the user's op
+         *     names.
          */
         Sums: {
             /** Latency Us */

@@ -6,9 +6,10 @@ import { timeText } from './words';
 
 /** What the framework runs beside the model's own ops: changes of type and of layout. */
 export function Added({ profile: { added, quantized } }: { profile: Profile }) {
-  const rows = [...added].sort((a, b) => toNumber(b.quantized_us) - toNumber(a.quantized_us));
-  const whole = (side: 'reference' | 'quantized'): number =>
-    added.reduce((sum, each) => sum + (toNumber(each[`${side}_us`]) || 0), 0);
+  const side = quantized ? 'quantized_us' : 'reference_us';
+  const rows = [...added].sort((a, b) => toNumber(b[side]) - toNumber(a[side]));
+  const whole = (times: 'reference_us' | 'quantized_us'): number =>
+    added.reduce((sum, each) => sum + (toNumber(each[times]) || 0), 0);
   return (
     <Card title={quantized ? 'What quantization added' : 'What the framework added'} testId="added">
       {rows.length ? (
@@ -44,11 +45,11 @@ export function Added({ profile: { added, quantized } }: { profile: Profile }) {
           <tfoot>
             <tr>
               <th scope="row">Together</th>
-              <td>{timeText(whole('reference'))}</td>
+              <td>{timeText(whole('reference_us'))}</td>
               <td />
               {quantized && (
                 <>
-                  <td>{timeText(whole('quantized'))}</td>
+                  <td>{timeText(whole('quantized_us'))}</td>
                   <td />
                 </>
               )}

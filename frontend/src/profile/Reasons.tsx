@@ -5,6 +5,7 @@ import { countText } from '../app/text';
 import classes from './Profile.module.css';
 import { speedLine, speedTone, timeText } from './words';
 
+const SHOWN = 4;
 const SHOWN_OPS = 6;
 
 interface Props {
@@ -25,17 +26,31 @@ export function Reasons({ reasons, onOp }: Props) {
       }
     >
       {reasons.length ? (
-        <ol className={classes.reasons}>
-          {reasons.map((reason, i) => (
-            <li key={`${reason.rule} ${i}`} data-testid="reason">
-              <One reason={reason} onOp={onOp} />
-            </li>
-          ))}
-        </ol>
+        <>
+          <List reasons={reasons.slice(0, SHOWN)} onOp={onOp} />
+          {reasons.length > SHOWN && (
+            <details className={classes.more}>
+              <summary>{countText(reasons.length - SHOWN, 'more reason')}</summary>
+              <List reasons={reasons.slice(SHOWN)} onOp={onOp} />
+            </details>
+          )}
+        </>
       ) : (
         <p className={classes.words}>No rule finds where time is lost: the ops by their time are below.</p>
       )}
     </Card>
+  );
+}
+
+function List({ reasons, onOp }: Props) {
+  return (
+    <ol className={classes.reasons}>
+      {reasons.map((reason, i) => (
+        <li key={`${reason.rule} ${i}`} data-testid="reason">
+          <One reason={reason} onOp={onOp} />
+        </li>
+      ))}
+    </ol>
   );
 }
 
@@ -54,7 +69,7 @@ function One({ reason, onOp }: { reason: Reason; onOp(op: string): void }) {
             tried: {speedLine({ speedup: tried.gain, low: tried.low, high: tried.high })}
           </span>
         ) : (
-          <span className={classes.gain}>about {timeText(toNumber(cost))} at stake</span>
+          toNumber(cost) > 0 && <span className={classes.gain}>about {timeText(toNumber(cost))} at stake</span>
         )}
       </div>
       <p>{evidence}</p>

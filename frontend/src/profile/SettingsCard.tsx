@@ -33,7 +33,7 @@ export function SettingsCard({ profile }: { profile: Profile }) {
                 data-profiled={each.batch === batch && each.threads === threads}
               >
                 <td>{each.batch}</td>
-                <td>{each.threads || 'all'}</td>
+                <td>{each.threads || 'default'}</td>
                 <td>{timeText(toNumber(each.reference.p50_us))}</td>
                 {quantized && (
                   <>

@@ -7,10 +7,17 @@ import { speedTone, speedWords, timeText } from './words';
 
 /** Batch size and threads in words. */
 export const settingText = ({ batch, threads }: { batch: number; threads: number }): string =>
-  `batch ${batch}, ${threads ? countText(threads, 'thread') : 'all threads'}`;
+  `batch ${batch}, ${threads ? countText(threads, 'thread') : 'default threads'}`;
 
-/** How much faster the quantized model is, or slower. */
+/** How much faster the quantized model is, or slower; the time of one model alone. */
 export function Verdict({ compared }: { compared: LatencyComparison }) {
+  if (!compared.quantized) {
+    return (
+      <p className={classes.verdict} data-testid="verdict">
+        <strong>{timeText(toNumber(compared.reference.p50_us))}</strong> <span>per inference</span>
+      </p>
+    );
+  }
   const { verdict, interval } = speedWords(compared);
   return (
     <p className={classes.verdict} data-tone={speedTone(compared)} data-testid="verdict">
@@ -27,12 +34,8 @@ export function SpeedCard({ compared }: { compared: LatencyComparison }) {
   const { reference, quantized } = compared;
   return (
     <Card title="Latency" testId="speed" aside={<span className={classes.soft}>{settingText(compared)}</span>}>
-      {quantized && (
-        <>
-          <Verdict compared={compared} />
-          <p className={classes.words}>{trust(compared)}</p>
-        </>
-      )}
+      <Verdict compared={compared} />
+      {quantized && <p className={classes.words}>{trust(compared)}</p>}
       <div className={classes.scroll} tabIndex={0} role="group" aria-label="Latencies">
         <table className={classes.figures}>
           <thead>

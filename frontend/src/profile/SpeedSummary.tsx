@@ -15,11 +15,11 @@ export function SpeedSummary({ run, table }: { run: string; table: ProfileTable 
   const page = formatRoute({ page: 'run', run, view: 'profile', state: {} });
   return (
     <Card title="Speed" testId="speed-summary" aside={<a href={page}>all times</a>}>
-      {compared?.quantized && <Verdict compared={compared} />}
+      {compared && <Verdict compared={compared} />}
       {compared && (
         <p className={classes.words}>
-          {timeText(toNumber(compared.reference.p50_us))}
-          {compared.quantized && ` → ${timeText(toNumber(compared.quantized.p50_us))}`} per inference at{' '}
+          {compared.quantized &&
+            `${timeText(toNumber(compared.reference.p50_us))} → ${timeText(toNumber(compared.quantized.p50_us))} per inference, `}
           {settingText(compared)}
         </p>
       )}

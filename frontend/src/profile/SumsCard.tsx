@@ -7,7 +7,11 @@ import { type SumFacts, sumFacts } from './times';
 import { largeText, timeText } from './words';
 
 const LINES: readonly { title: string; hint: string; text(facts: SumFacts): string }[] = [
-  { title: 'Median inference', hint: 'Without the profiler', text: ({ latency }) => timeText(latency) },
+  {
+    title: 'An inference',
+    hint: 'Without the profiler: the faster half of runs made in turn',
+    text: ({ latency }) => timeText(latency),
+  },
   { title: 'Sum of all kernels', hint: 'As the profiler says', text: ({ kernels }) => timeText(kernels) },
   { title: 'Sum over inference', hint: '100 % is full agreement', text: ({ agreement }) => shareText(agreement) },
   { title: 'The profiler adds', hint: 'To each inference, while it runs', text: ({ overhead }) => shareText(overhead) },
@@ -58,9 +62,10 @@ export function SumsCard({ profile }: { profile: Profile }) {
         </tbody>
       </table>
       <p className={classes.words} data-testid="peak">
-        Measured on this processor: {largeText(toNumber(peak.float_multiply_adds))} float and{' '}
-        {largeText(toNumber(peak.int8_multiply_adds))} int8 multiply-adds per second, and{' '}
-        {largeText(toNumber(peak.bytes_per_second))}B per second from memory.
+        The most that this processor was measured to do per second: {largeText(toNumber(peak.float_multiply_adds))}{' '}
+        multiply-adds in float, {largeText(toNumber(peak.int8_multiply_adds))} of uint8 activations and int8 weights,{' '}
+        {largeText(toNumber(peak.signed_multiply_adds))} of int8 both; {largeText(toNumber(peak.bytes_per_second))}B
+        from and to memory.
       </p>
     </Card>
   );

@@ -67,10 +67,11 @@ function profile(more: Partial<Profile> = {}): Profile {
         quantized_count: 1,
       },
     ],
-    peak: { float_multiply_adds: 1, int8_multiply_adds: 1, bytes_per_second: 1 },
+    peak: { float_multiply_adds: 1, int8_multiply_adds: 1, signed_multiply_adds: 1, bytes_per_second: 1 },
     reasons: [],
     notes: [],
     environment: {},
+    run: '',
     ...more,
   };
 }
@@ -84,7 +85,7 @@ describe('a speed-up in words', () => {
   });
 
   test('is none where the interval holds no change, or nothing was compared', () => {
-    expect(speedLine({ speedup: 1.01, low: 0.98, high: 1.05 })).toBe('as fast, 1.01× (0.98 to 1.05)');
+    expect(speedLine({ speedup: 1.01, low: 0.98, high: 1.05 })).toBe('about as fast, 1.01× (0.98 to 1.05)');
     expect(speedLine({ speedup: null, low: null, high: null })).toBe('not compared');
     expect(speedLine({ speedup: 3, low: null, high: null })).toBe('3.00× faster');
     expect(speedTone({ speedup: 0.9, low: 0.85, high: 0.95 })).toBe('slower');

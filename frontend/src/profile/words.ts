@@ -23,7 +23,10 @@ const factorText = (factor: number): string =>
 export const speedupText = (speedup: number): string =>
   Number.isFinite(speedup) ? `${factorText(speedup)}×` : numberText(speedup);
 
-/** What a speed-up comes to; `even` where the interval holds no change. */
+/** A difference within this share is none. */
+const SAME = 0.03;
+
+/** What a speed-up comes to; `even` where the interval holds no change, or next to none. */
 export type SpeedTone = 'faster' | 'slower' | 'even' | 'unknown';
 
 interface Speed {
@@ -35,7 +38,7 @@ interface Speed {
 export function speedTone({ speedup, low, high }: Speed): SpeedTone {
   const [value, least, most] = [speedup, low, high].map(toNumber);
   if (Number.isNaN(value)) return 'unknown';
-  if (least <= 1 && most >= 1) return 'even';
+  if ((least <= 1 && most >= 1) || Math.abs(value - 1) < SAME) return 'even';
   return value >= 1 ? 'faster' : 'slower';
 }
 
@@ -46,7 +49,7 @@ export function speedWords(speed: Speed): { verdict: string; interval: string } 
   const within = (from: number, to: number): string =>
     Number.isNaN(from) || Number.isNaN(to) ? '' : `${factorText(from)} to ${factorText(to)}`;
   if (tone === 'unknown') return { verdict: 'not compared', interval: '' };
-  if (tone === 'even') return { verdict: `as fast, ${factorText(value)}×`, interval: within(low, high) };
+  if (tone === 'even') return { verdict: `about as fast, ${factorText(value)}×`, interval: within(low, high) };
   if (tone === 'faster') return { verdict: `${factorText(value)}× faster`, interval: within(low, high) };
   return { verdict: `${factorText(1 / value)}× slower`, interval: within(1 / high, 1 / low) };
 }

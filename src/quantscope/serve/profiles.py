@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
-from quantscope.errors import RunFileError
 from quantscope.profiling import OpTiming, Profile
 from quantscope.runfile import RunFile
 from quantscope.serve import api
@@ -51,15 +50,10 @@ def _profile(run: RunFile) -> Profile:
 
 
 def _read(run: RunFile, path: Path) -> Profile:
-    values = run.about("profile")
-    if values is None:
+    found = run.profile()
+    if found is None:
         raise MissingError(f"{path.name} was not profiled", next_step="measure it with: quantscope profile")
-    try:
-        return Profile.from_dict(values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunFileError(
-            f"the profile in {path.name} is damaged ({error})", next_step="measure it again with: quantscope profile"
-        ) from error
+    return found
 
 
 def _columns(ops: Iterable[OpTiming]) -> dict[str, list[Any]]:

@@ -89,7 +89,10 @@ def _command(run: RunFile, models: Mapping[str, Any]) -> str:
     kind = run.about("kind") or "diagnose"
     if kind == "profile":
         paths = [(models.get(side) or {}).get("path") for side in get_args(api.Side)]
-        return shlex.join(["quantscope", kind, *(path for path in paths if path)])
+        source = (run.about("data") or {}).get("source")
+        return shlex.join(
+            ["quantscope", kind, *(path for path in paths if path), *(["--data", str(source)] if source else [])]
+        )
     return shlex.join(["quantscope", kind, *arguments_of(_path(run))])
 
 
