@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from quantscope import advice
 from quantscope.advice.commands import arguments_of
 from quantscope.diagnosis import Diagnosis, SharedHistogram, TensorDiagnosis
 from quantscope.evaluation import Score
-from quantscope.fallback.search import Criterion, Search, trial_from
+from quantscope.fallback.search import Criterion, Search, Trial, as_fast, trial_from
 from quantscope.qparams import QuantSpec
 from quantscope.recipe import Recipe
 from quantscope.recipe_file import text
@@ -80,8 +80,20 @@ def document(run: RunFile) -> api.RunDocument:
         notes=facts["notes"],
         stages=[api.Stage(**{**stage, "finished": bool(stage["finished"])}) for stage in facts["stages"]],
         op_types=_op_types(diagnosis),
-        command=shlex.join(["quantscope", run.about("kind") or "diagnose", *arguments_of(path)]),
+        command=_command(run, models),
     )
+
+
+def _command(run: RunFile, models: Mapping[str, Any]) -> str:
+    """The command that does the same again."""
+    kind = run.about("kind") or "diagnose"
+    if kind == "profile":
+        paths = [(models.get(side) or {}).get("path") for side in get_args(api.Side)]
+        source = (run.about("data") or {}).get("source")
+        return shlex.join(
+            ["quantscope", kind, *(path for path in paths if path), *(["--data", str(source)] if source else [])]
+        )
+    return shlex.join(["quantscope", kind, *arguments_of(_path(run))])
 
 
 def _path(run: RunFile) -> Path:
@@ -346,6 +358,7 @@ def trials(run: RunFile) -> dict[str, Any]:
         "relative": tuning["relative"],
         "most_trials": tuning["most_trials"],
         "met": finished["met"] if finished is not None else None,
+        "reference_us": search.reference_us if search is not None else None,
         "trials": [
             {
                 "change": trial.change,
@@ -354,6 +367,8 @@ def trials(run: RunFile) -> dict[str, Any]:
                 "accuracy": accuracy(trial.score).model_dump(),
                 "quantized_share": trial.quantized_share,
                 "seconds": trial.seconds,
+                "speed": _speed(search, trial) if search is not None else None,
+                "as_fast_as_best": _equal(search, trial) if finished is not None and search is not None else False,
                 "best": finished is not None and number == finished["best"],
                 "pareto": id(trial) in front,
                 "meets": search is not None and search.criterion.met_by(trial.score),
@@ -364,6 +379,23 @@ def trials(run: RunFile) -> dict[str, Any]:
         "sensitivities": effects if effects["rows"] else None,
         "output": run.about("output"),
     }
+
+
+def _speed(search: Search, trial: Trial) -> dict[str, float] | None:
+    speed, reference_us = trial.speed, search.reference_us
+    if speed is None or reference_us is None:
+        return None
+    times = {"us": speed.speedup, "low_us": speed.high, "high_us": speed.low}
+    return {
+        "speedup": speed.speedup,
+        "low": speed.low,
+        "high": speed.high,
+        **{name: reference_us / factor for name, factor in times.items()},
+    }
+
+
+def _equal(search: Search, trial: Trial) -> bool:
+    return trial is not search.best and trial.speed is not None and as_fast(trial, search.best)
 
 
 def sensitivity(run: RunFile) -> dict[str, Any]:
