@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 import quantscope
 from browsing import Site, browsing
 from quantscope import demo
+from quantscope.profiling import Profile, Reason, Tried
 from quantscope.ranking import sensitivity
+from quantscope.runfile import RunFile
 from quantscope.samples import Samples
 from registry import registry_model
 from serving import serving
@@ -123,9 +126,30 @@ def files() -> Samples:
     return demo.samples()
 
 
+BRIEFLY: Mapping[str, Any] = {"batches": (4, 1), "threads": (1,), "seconds": 0.5}
+"""How tests profile the tiny models: for views of a profile, figures that add up do."""
+
+
+def with_reasons(profile: Profile) -> Profile:
+    """The profile with two reasons that are made up to test how reasons are shown, one of them tried."""
+    first = Reason(
+        rule="test",
+        ops=(profile.ops[0].name,),
+        title="A reason for a test",
+        evidence="the op that takes longest",
+        change="nothing: it was made up",
+        cost_us=12.5,
+        tried=Tried(before_us=100.0, after_us=80.0, gain=1.25, low=1.2, high=1.31),
+    )
+    second = replace(
+        first, title="A reason that nobody tried", ops=tuple(op.name for op in profile.ops[1:4]), tried=None
+    )
+    return replace(profile, reasons=(first, second))
+
+
 @pytest.fixture(scope="session")
 def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs of `broken_convolutions`: "coarse", "fine", "search" and "effects"."""
+    """A folder of runs of `broken_convolutions`: "coarse", "fine" with a profile, "search", "effects" and "timed"."""
     place = tmp_path_factory.mktemp("runs")
     model, data = place / "broken.onnx", str(place / "samples.npz")
     onnx.save(broken_convolutions(), str(model))
@@ -135,6 +159,10 @@ def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quantscope.diagnose(model, data=data, run=place / "fine.qscope")
     quantscope.tune(model, data=data, run=place / "search.qscope", metric="cosine", max_drop=1e-7, most_trials=4)
     sensitivity(str(model), data=data, run=place / "effects.qscope", samples=8)
+    timed = quantscope.profile(model, place / "fine.int8.onnx", **BRIEFLY, run=place / "timed.qscope")
+    for name in ("timed", "fine"):
+        with RunFile.read(place / f"{name}.qscope") as run:
+            run.write_about(profile=with_reasons(timed).to_dict())
     return place
 
 

@@ -22,7 +22,7 @@ from conftest import convolutions, images
 from quantscope.cli import app, main
 from quantscope.diagnosis import sortable_columns
 
-COMMANDS = ("diagnose", "quantize", "show", "export", "demo", "recipe", "advise", "tune", "sensitivity")
+COMMANDS = ("diagnose", "quantize", "show", "export", "demo", "recipe", "advise", "tune", "sensitivity", "doctor")
 
 
 @pytest.fixture
@@ -209,6 +209,15 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["show", "missing.qscope"], ["no such run file: missing.qscope", "quantscope diagnose"]),
     (["show", "model.onnx"], ["not a run file"]),
     (["export", "missing.qscope"], ["no such run file"]),
+    (["doctor", "model.onnx"], ["no samples are given", "--data"]),
+    (["doctor", "--data", "samples.npz"], ["samples are given, and no model"]),
+    (["doctor", "missing.onnx", "--data", "samples.npz"], ["no such model file: missing.onnx"]),
+    (["doctor", "text.onnx", "--data", "samples.npz"], ["text.onnx"]),
+    (["doctor", "model.onnx", "--data", "wide.npz"], ["13"]),
+    (["doctor", "model.onnx", "model.onnx", "--data", "samples.npz"], ["no product of the model", "8 bits"]),
+    (["doctor", "model.onnx", "--data", "samples.npz", "--metric", "bleu"], ["unknown metric 'bleu'"]),
+    (["doctor", "model.onnx", "--data", "samples.npz", "--top", "-1"], ["--top -1"]),
+    (["doctor", "model.onnx", "model.onnx", "--data", "samples.npz", "--recipe", "r.toml"], ["both a quantized model"]),
 ]  # fmt: skip
 
 
@@ -264,6 +273,41 @@ def test_an_output_that_cannot_be_written_is_said_and_the_old_file_stays(call: A
     assert code == 2
     assert "the run file exists" in err
     assert quantscope.open("model.qscope").status == "finished"
+
+
+def test_doctor_counts_what_saturates_and_how_to_avoid_it(call: Any, here: Path) -> None:
+    code, out, err = call("doctor", "model.onnx", "--data", "samples.npz")
+    assert (code, err) == (0, "")
+    assert "pairs of products" in out
+    assert max(map(len, out.splitlines()[:-1])) <= 120
+    code, out, _ = call("doctor", "model.onnx", "--data", "samples.npz", "--reduce-range", "--json")
+    found = json.loads(out)
+    assert (code, found["saturated"], found["quantized_here"]) == (0, 0, True)
+    quantscope.quantize("model.onnx", "samples.npz", "int8.onnx")
+    code, out, _ = call("doctor", "model.onnx", "int8.onnx", "--data", "samples.npz", "--samples", "4", "--json")
+    found = json.loads(out)
+    assert (code, found["samples"], found["quantized_here"]) == (0, 4, False)
+    assert found["outputs"][0]["exact_db"] is not None
+
+
+def test_doctor_looks_at_the_machine(call: Any) -> None:
+    code, out, err = call("doctor", "--no-measure")
+    assert (code, err) == (0, "")
+    for word in (
+        "processor",
+        "instructions",
+        "cores",
+        "memory",
+        "ONNX Runtime",
+        "What to choose",
+        "quantize model",
+    ):
+        assert word in out
+    code, out, _ = call("doctor", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["peaks"]["1"]["int8_multiply_adds"] > 0
+    assert {r["subject"] for r in found["recommendations"]} >= {"types", "form", "threads"}
 
 
 def test_a_missing_extra_is_named_with_its_install_command() -> None:

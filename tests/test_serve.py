@@ -555,3 +555,26 @@ def test_what_many_ask_for_at_once_is_computed_once_and_a_failure_again() -> Non
     assert kept.get("key", lambda: "used again") == "result"
     assert kept.get("third", lambda: "four") == "four"  # Six, four and four are more than ten: "other" goes.
     assert kept.get("other", lambda: "anew") == "anew"
+
+
+def test_a_page_of_a_run_has_its_graph_and_rows_read_before_they_are_asked_for(
+    folder: Path, app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    real = RunFile.read
+
+    def counted(path: Path) -> RunFile:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(RunFile, "read", counted)
+    client = TestClient(application(Workspace(folder), None, app))
+    assert client.get("/runs/a/graph").status_code == 200
+    assert read
+    read.clear()
+    assert client.get("/api/runs/a/graphs/reference").status_code == 200
+    assert client.get("/api/runs/a/rows").status_code == 200
+    assert not read
+    assert client.get("/runs/nothing/graph").status_code == 200, "the page itself says that there is no such run"
+    assert client.get("/runs").status_code == 200
+    assert not read

@@ -22,6 +22,10 @@ PAGES = {
     "nothing-to-suggest": "/runs/rec/suggestions",
     "trials": "/runs/search/trials",
     "sensitivity": "/runs/effects/sensitivity",
+    "profile": "/runs/timed/profile",
+    "profile-op": f"/runs/timed/profile?op={CONV}",
+    "profile-overview": "/runs/timed/overview",
+    "graph-timed": f"/runs/timed/graph?op={CONV}&metric=speedup",
     "compare": "/compare?a=coarse&b=fine",
 }
 SCHEMES: tuple[Literal["dark", "light"], ...] = ("dark", "light")

@@ -1,4 +1,4 @@
-"""What this machine says of itself: the processor, the instructions that matter for 8-bit products, cores and memory."""
+"""What this machine says of itself: processor, instructions that matter for 8-bit products, cores and memory."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from quantscope import memory
 CPUINFO = Path("/proc/cpuinfo")
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 _GROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 _X86 = ("x86_64", "amd64", "i386", "i686")
 _ARM = ("aarch64", "arm64")
 
@@ -163,7 +164,7 @@ def _quotas() -> Iterator[float]:
 
 def _groups() -> Iterator[Path]:
     """The folders of this process' control groups, up to the root, in both versions of the file system."""
-    for line in _read(Path("/proc/self/cgroup")).splitlines():
+    for line in _read(_OWN_GROUPS).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers in ("", "cpu", "cpu,cpuacct"):
             root = _GROUPS / controllers

@@ -35,12 +35,15 @@ def budget() -> int:
 
 def total() -> int:
     """Return the bytes of memory of the machine, or of the container that this process runs in."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_of_group("memory.max")])
+
+
+def _of_group(name: str) -> list[int]:
+    """The number in a file of the control group; none without a limit, or where there is no such thing."""
     try:
-        found.append(int((_GROUP / "memory.max").read_text()))
+        return [int((_GROUP / name).read_text())]
     except (OSError, ValueError):
-        pass  # No limit, or no such thing as a control group here.
-    return min(found)
+        return []
 
 
 def available() -> int:
@@ -51,10 +54,7 @@ def available() -> int:
         found += [int(match.group(1)) * 1024] if match else []
     except OSError:
         pass  # Not Linux.
-    try:
-        found.append(int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass  # No limit, or no such thing as a control group here.
+    found += [limit - used for limit in _of_group("memory.max") for used in _of_group("memory.current")]
     if not found:
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return max(min(found), 0)

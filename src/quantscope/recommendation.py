@@ -71,14 +71,16 @@ def _range(processor: Processor) -> Recommendation:
         return Recommendation(
             subject,
             "7 bits (reduce_range)",
-            "without VNNI pairs of products are added in 16 bits, which saturate; with 7 bits none can. What it does to "
-            "your model: quantscope doctor MODEL --data SOURCE",
+            "without VNNI pairs of products are added in 16 bits, which saturate; with 7 bits none can. What it does "
+            "to your model: quantscope doctor MODEL --data SOURCE",
             ("--reduce-range",),
         )
     if processor.is_x86 and processor.sums_in_32_bits:
         reason = "products are added in 32 bits here: nothing saturates, and a bit less would only cost accuracy"
+    elif processor.is_arm and {"dotprod", "i8mm"}.isdisjoint(processor.features or ()):
+        reason = "pairs are added in 16 bits here, which symmetric weights, -127 to 127, never exceed"
     elif processor.is_arm:
-        reason = "ARM adds products in 32 bits, or in 16 bits that always suffice: a bit less would only cost accuracy"
+        reason = "products are added in 32 bits here: nothing saturates, and a bit less would only cost accuracy"
     elif processor.features is None:
         reason = "nothing is known of this processor's instructions; x86 without VNNI would want 7 bits"
     else:

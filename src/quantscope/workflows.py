@@ -219,6 +219,7 @@ def profile(
             run_file.write_about(profile=made.to_dict())
         return made
     facts = {
+        "kind": "profile",
         "data": samples.spec if samples is not None else None,
         "samples": {"description": source.description},
         "environment": environment(),

@@ -55,6 +55,7 @@ describe('a page that holds its data', () => {
     '/api/runs': { runs: [] },
     '/api/runs/a%20%2B%20b/suggestions': packed({ suggestions: [], nothing: 'ünchanged', verify: '' }),
     '/api/runs/a%20%2B%20b/graphs/reference/nodes/*': packed([{ name: 'first' }, { name: 'second' }]),
+    '/api/runs/a%20%2B%20b/profile/ops/*': [{ name: 'conv', reference: [], quantized: null }],
   });
   const path = { name: 'a + b' };
 
@@ -68,6 +69,10 @@ describe('a page that holds its data', () => {
       }),
     );
     expect(node.name).toBe('second');
+    const kernels = source.client.GET('/api/runs/{name}/profile/ops/{index}', {
+      params: { path: { ...path, index: 0 } },
+    });
+    expect((await dataOf(kernels)).name).toBe('conv');
   });
 
   test('says what it does not hold', async () => {

@@ -2,6 +2,7 @@ import { useMutation, useQuery, useQueryClient, type QueryClient } from '@tansta
 import { createContext, useContext, useEffect, useRef, useState } from 'react';
 import { channelData } from '../charts/channels';
 import { GraphModel } from '../graph/model';
+import { ProfileTable } from '../profile/profile-table';
 import { afterEvent } from './events';
 import { unpackCounts } from './figures';
 import { ApiProblem, dataOf } from './problem';
@@ -58,8 +59,10 @@ export function useRuns() {
 /** A run of the list. */
 export const useSummary = (name: string): RunSummary | undefined => useRuns().data?.find((run) => run.name === name);
 
+/** What an answer about a run lasts for; "" where nothing can be asked of it: it is not known, or damaged. */
 function useRevision(name: string): string {
-  return useSummary(name)?.revision ?? '';
+  const run = useSummary(name);
+  return run && run.status !== 'damaged' ? run.revision : '';
 }
 
 export function useRun(name: string) {
@@ -80,6 +83,7 @@ export function useGraph(name: string, side: Side) {
       const columns = await dataOf(client.GET('/api/runs/{name}/graphs/{side}', { params: { path: { name, side } } }));
       return new GraphModel(columns);
     },
+    enabled: revision !== '',
     staleTime: Infinity,
     retry: isWorthRetrying,
   });
@@ -152,6 +156,27 @@ export function useEffectsOf({ name, kind }: RunSummary): Sensitivities | null {
   const search = useTrials(name, kind === 'tune').data;
   const found = alone ?? search?.sensitivities ?? null;
   return found?.rows.length ? found : null;
+}
+
+/** Where the time goes, for a run that was profiled. */
+export function useProfile({ name, has_profile: wanted }: RunSummary) {
+  const { client } = useSource();
+  const options = lasting(['profile', name], useRevision(name));
+  return useQuery({
+    ...options,
+    enabled: wanted && options.enabled,
+    queryFn: async () =>
+      new ProfileTable(await dataOf(client.GET('/api/runs/{name}/profile', { params: { path: { name } } }))),
+  });
+}
+
+/** The kernels of an op of the profile, by its place in the table. */
+export function useKernels(name: string, index: number) {
+  const { client } = useSource();
+  return useQuery({
+    ...lasting(['kernels', name, index], useRevision(name)),
+    queryFn: () => dataOf(client.GET('/api/runs/{name}/profile/ops/{index}', { params: { path: { name, index } } })),
+  });
 }
 
 export function useTrials(name: string, wanted = true) {

@@ -212,6 +212,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/{name}/profile": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Profile
+         * @description Where the time goes: latency of both models, time per op, reasons; 404 for a run that was not profiled.
+         */
+        get: operations["profile"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{name}/profile/ops/{index}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Kernels
+         * @description The kernels of an op of the profile, by its place in the table.
+         */
+        get: operations["kernels"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/compare": {
         parameters: {
             query?: never;
@@ -292,6 +332,27 @@ export interface components {
             low: number | ("Infinity" | "-Infinity") | null;
             /** High */
             high: number | ("Infinity" | "-Infinity") | null;
+        };
+        /**
+         * AddedTiming
+         * @description Time and number of the kernels of one type that the model did not ask for, such as QuantizeLinear.
+         */
+        AddedTiming: {
+            /** Op Type */
+            op_type: string;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "compute" | "quantize" | "dequantize" | "layout";
+            /** Reference Us */
+            reference_us: number | ("Infinity" | "-Infinity") | null;
+            /** Quantized Us */
+            quantized_us: number | ("Infinity" | "-Infinity") | null;
+            /** Reference Count */
+            reference_count: number;
+            /** Quantized Count */
+            quantized_count: number;
         };
         /**
          * Budget
@@ -513,6 +574,103 @@ export interface components {
             quantized: number[];
         };
         /**
+         * Kernel
+         * @description One op as the framework runs it: a fused one stands for several of the model's.
+         *
+         *     `us` is its wall time per inference in µs, `calls` how often it ran in one. `inputs` and `outputs` say type and
+         *     shape, such as "uint8[1, 64, 56, 56]"; `bytes_moved` is the size of what it reads and writes. `ops` are the names of
+         *     the ops it computes; for a change of type or layout, the op it is there for. `provider` is "CPU", or the
+         *     accelerator's name.
+         */
+        Kernel: {
+            /** Name */
+            name: string;
+            /** Op Type */
+            op_type: string;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "compute" | "quantize" | "dequantize" | "layout";
+            /** Us */
+            us: number | ("Infinity" | "-Infinity") | null;
+            /** Calls */
+            calls: number | ("Infinity" | "-Infinity") | null;
+            /** Ops */
+            ops: string[];
+            /** Inputs */
+            inputs: string[];
+            /** Outputs */
+            outputs: string[];
+            /** Bytes Moved */
+            bytes_moved: number;
+            /** Provider */
+            provider: string;
+        };
+        /**
+         * Latency
+         * @description Times of whole inferences of one model, in µs, and samples per second at the median.
+         */
+        Latency: {
+            /** P50 Us */
+            p50_us: number | ("Infinity" | "-Infinity") | null;
+            /** P90 Us */
+            p90_us: number | ("Infinity" | "-Infinity") | null;
+            /** P99 Us */
+            p99_us: number | ("Infinity" | "-Infinity") | null;
+            /** Cpu P50 Us */
+            cpu_p50_us: number | ("Infinity" | "-Infinity") | null;
+            /** Cpu P90 Us */
+            cpu_p90_us: number | ("Infinity" | "-Infinity") | null;
+            /** Cpu P99 Us */
+            cpu_p99_us: number | ("Infinity" | "-Infinity") | null;
+            /** Throughput */
+            throughput: number | ("Infinity" | "-Infinity") | null;
+            /** Runs */
+            runs: number;
+        };
+        /**
+         * LatencyComparison
+         * @description Both models at one batch size and number of threads, run in turn.
+         *
+         *     `speedup` is the reference's time over the quantized model's: above 1 the quantized model is faster; `low` and
+         *     `high` bound it with 95 % confidence, from `rounds` pairs of sessions loaded anew. `settled` tells whether the
+         *     bounds came within ±3 % before the time was up.
+         */
+        LatencyComparison: {
+            /** Batch */
+            batch: number;
+            /** Threads */
+            threads: number;
+            reference: components["schemas"]["Latency"];
+            quantized: components["schemas"]["Latency"] | null;
+            /** Speedup */
+            speedup: number | ("Infinity" | "-Infinity") | null;
+            /** Low */
+            low: number | ("Infinity" | "-Infinity") | null;
+            /** High */
+            high: number | ("Infinity" | "-Infinity") | null;
+            /** Rounds */
+            rounds: number;
+            /** Settled */
+            settled: boolean;
+        };
+        /**
+         * ModelFacts
+         * @description One model: its file's size, the time to load it, the memory that loading and one inference took at most.
+         */
+        ModelFacts: {
+            /** Path */
+            path: string | null;
+            /** Bytes */
+            bytes: number | null;
+            /** Load Ms */
+            load_ms: number | ("Infinity" | "-Infinity") | null;
+            /** Peak Memory Bytes */
+            peak_memory_bytes: number | null;
+            sums: components["schemas"]["Sums"];
+        };
+        /**
          * ModelFile
          * @description A model's file as it was when the run began; `ops` counts the nodes of its graph, None if the run has none.
          */
@@ -571,6 +729,84 @@ export interface components {
             row: number[];
         };
         /**
+         * OpKernels
+         * @description The kernels that compute an op, as the framework runs them; null where a model has nothing to run for it.
+         */
+        OpKernels: {
+            /** Name */
+            name: string;
+            /** Reference */
+            reference: components["schemas"]["Kernel"][] | null;
+            /** Quantized */
+            quantized: components["schemas"]["Kernel"][] | null;
+        };
+        /**
+         * OpTimings
+         * @description The ops by their time, a list per column; those of one model are called reference_us, quantized_us and so on, and hold null where it has nothing to run for the op. `ops` are all that the row stands for.
+         */
+        OpTimings: {
+            /** Name */
+            name: string[];
+            /** Op Type */
+            op_type: string[];
+            /** Scope */
+            scope: string[];
+            /** Ops */
+            ops: string[][];
+            /** Multiply Adds */
+            multiply_adds: number[];
+            /** Speedup */
+            speedup: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Us */
+            reference_us: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Added Us */
+            reference_added_us: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Total Us */
+            reference_total_us: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Share */
+            reference_share: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Cpu Us */
+            reference_cpu_us: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Accelerator Us */
+            reference_accelerator_us: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Calls */
+            reference_calls: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Defined */
+            reference_defined: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Dtype */
+            reference_dtype: string[];
+            /** Reference Bytes Moved */
+            reference_bytes_moved: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Peak Share */
+            reference_peak_share: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Reference Bandwidth Share */
+            reference_bandwidth_share: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Us */
+            quantized_us: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Added Us */
+            quantized_added_us: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Total Us */
+            quantized_total_us: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Share */
+            quantized_share: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Cpu Us */
+            quantized_cpu_us: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Accelerator Us */
+            quantized_accelerator_us: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Calls */
+            quantized_calls: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Defined */
+            quantized_defined: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Dtype */
+            quantized_dtype: string[];
+            /** Quantized Bytes Moved */
+            quantized_bytes_moved: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Peak Share */
+            quantized_peak_share: (number | ("Infinity" | "-Infinity") | null)[];
+            /** Quantized Bandwidth Share */
+            quantized_bandwidth_share: (number | ("Infinity" | "-Infinity") | null)[];
+        };
+        /**
          * OpTypeCount
          * @description How many ops of a type compute on codes, and how many in float.
          */
@@ -599,6 +835,23 @@ export interface components {
             constant: boolean;
             /** Nodes */
             nodes: number[];
+        };
+        /**
+         * Peak
+         * @description What this processor was measured to do at a number of threads: multiply-adds and bytes per second.
+         *
+         *     `int8_multiply_adds` are products of uint8 activations and int8 weights, `signed_multiply_adds` those of int8 and
+         *     int8. `bytes_per_second` counts what an op reads and what it writes, from and to memory.
+         */
+        Peak: {
+            /** Float Multiply Adds */
+            float_multiply_adds: number | ("Infinity" | "-Infinity") | null;
+            /** Int8 Multiply Adds */
+            int8_multiply_adds: number | ("Infinity" | "-Infinity") | null;
+            /** Signed Multiply Adds */
+            signed_multiply_adds: number | ("Infinity" | "-Infinity") | null;
+            /** Bytes Per Second */
+            bytes_per_second: number | ("Infinity" | "-Infinity") | null;
         };
         /**
          * Port
@@ -633,6 +886,38 @@ export interface components {
             next_step: string;
         };
         /**
+         * Profile
+         * @description The whole of it. `ops` are ordered by time in the quantized model (the reference's, where there is none).
+         *
+         *     `run` is the run file that holds it, "" for none.
+         */
+        Profile: {
+            /** Batch */
+            batch: number;
+            /** Threads */
+            threads: number;
+            /** Data */
+            data: string;
+            reference: components["schemas"]["ModelFacts"];
+            quantized: components["schemas"]["ModelFacts"] | null;
+            /** Latencies */
+            latencies: components["schemas"]["LatencyComparison"][];
+            ops: components["schemas"]["OpTimings"];
+            /** Added */
+            added: components["schemas"]["AddedTiming"][];
+            peak: components["schemas"]["Peak"];
+            /** Reasons */
+            reasons: components["schemas"]["Reason"][];
+            /** Notes */
+            notes: string[];
+            /** Environment */
+            environment: {
+                [key: string]: string;
+            };
+            /** Run */
+            run: string;
+        };
+        /**
          * Progress
          * @description Where a run is now; `rate` is samples or ops per second.
          */
@@ -647,6 +932,27 @@ export interface components {
             rate: number | null;
             /** Seconds Left */
             seconds_left: number | null;
+        };
+        /**
+         * Reason
+         * @description Why time is lost: the rule that found it, the user's ops it is about, the evidence, and what to change.
+         *
+         *     `cost_us` is an estimate of the time at stake, by which reasons are ordered; `tried` is the measured gain.
+         */
+        Reason: {
+            /** Rule */
+            rule: string;
+            /** Ops */
+            ops: string[];
+            /** Title */
+            title: string;
+            /** Evidence */
+            evidence: string;
+            /** Change */
+            change: string;
+            /** Cost Us */
+            cost_us: number | ("Infinity" | "-Infinity") | null;
+            tried: components["schemas"]["Tried"] | null;
         };
         /**
          * RemovedEvent
@@ -1004,7 +1310,8 @@ export interface components {
          *
          *     `name` is the run file's, without its ending, and the key of every other address. `reason` says why the run failed,
          *     was killed or cannot be read; "" otherwise. `mode` is the recipe in words. `rows` counts the compared tensors so
-         *     far; `revision` changes whenever anything in the file does, so that what was fetched under another one is old.
+         *     far; `has_profile` tells whether times were measured; `revision` changes whenever anything in the file does, so that
+         *     what was fetched under another one is old.
          */
         RunSummary: {
             /** Name */
@@ -1015,7 +1322,7 @@ export interface components {
              * Kind
              * @enum {string}
              */
-            kind: "diagnose" | "sensitivity" | "tune";
+            kind: "diagnose" | "sensitivity" | "tune" | "profile";
             /**
              * Status
              * @enum {string}
@@ -1041,6 +1348,8 @@ export interface components {
             progress: components["schemas"]["Progress"] | null;
             /** Rows */
             rows: number;
+            /** Has Profile */
+            has_profile: boolean;
             /** Revision */
             revision: string;
         };
@@ -1225,6 +1534,24 @@ export interface components {
             verify: string;
         };
         /**
+         * Sums
+         * @description How the time per op adds up for one model at the setting that was profiled.
+         *
+         *     `latency_us` is an inference without the profiler, `profiled_us` with it, `kernels_us` the sum over all kernels,
+         *     each a mean over the faster half of runs made in turn; `attributed` is the share of the sum that has the user's op
+         *     names.
+         */
+        Sums: {
+            /** Latency Us */
+            latency_us: number | ("Infinity" | "-Infinity") | null;
+            /** Profiled Us */
+            profiled_us: number | ("Infinity" | "-Infinity") | null;
+            /** Kernels Us */
+            kernels_us: number | ("Infinity" | "-Infinity") | null;
+            /** Attributed */
+            attributed: number | ("Infinity" | "-Infinity") | null;
+        };
+        /**
          * Trial
          * @description One recipe that a search tried.
          */
@@ -1267,6 +1594,24 @@ export interface components {
             sensitivities: components["schemas"]["Sensitivities"] | null;
             /** Output */
             output: string | null;
+        };
+        /**
+         * Tried
+         * @description A change that was made and timed: median inference of the quantized model before and after, and the gain.
+         *
+         *     `gain` is before over after, between `low` and `high` with 95 % confidence.
+         */
+        Tried: {
+            /** Before Us */
+            before_us: number | ("Infinity" | "-Infinity") | null;
+            /** After Us */
+            after_us: number | ("Infinity" | "-Infinity") | null;
+            /** Gain */
+            gain: number | ("Infinity" | "-Infinity") | null;
+            /** Low */
+            low: number | ("Infinity" | "-Infinity") | null;
+            /** High */
+            high: number | ("Infinity" | "-Infinity") | null;
         };
         /**
          * Verified
@@ -2356,6 +2701,197 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Sensitivities"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    profile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run file's name without its ending. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Profile"];
+                };
+            };
+            /** @description The request makes no sense. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from another site, or names another host. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such run, or the run has no such part. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run cannot be changed now. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A value is not accepted, or the run file is damaged. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    kernels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The run file's name without its ending. */
+                name: string;
+                index: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpKernels"];
                 };
             };
             /** @description The request makes no sense. */

@@ -36,12 +36,13 @@ const stream: Listen = (onEvent, onConnected) => {
 };
 
 const NOWHERE = 'http://offline.invalid';
-const NODE = /^(.*\/nodes\/)(\d+)$/;
+const PART = /^(.*\/(?:nodes|ops)\/)(\d+)$/;
 
 /**
  * Answers that the page holds itself, by the path of the API that would give them.
  *
- * A short answer is there as it is, a long one as base64 of its deflated JSON; "…/nodes/*" holds those of all nodes.
+ * A short answer is there as it is, a long one as base64 of its deflated JSON; "…/nodes/*" holds those of all nodes, and
+ * "…/ops/*" those of a profile's ops.
  */
 export function offlineSource(held: Readonly<Record<string, unknown>>): DataSource {
   const answers = new Map(Object.entries(held).map(([path, answer]) => [decodeURIComponent(path), answer]));
@@ -52,8 +53,8 @@ export function offlineSource(held: Readonly<Record<string, unknown>>): DataSour
     return answer;
   };
   const find = async (path: string): Promise<unknown> => {
-    const [, nodes, index] = NODE.exec(path) ?? [];
-    return nodes ? ((await open(`${nodes}*`)) as unknown[] | undefined)?.[Number(index)] : open(path);
+    const [, parts, index] = PART.exec(path) ?? [];
+    return parts ? ((await open(`${parts}*`)) as unknown[] | undefined)?.[Number(index)] : open(path);
   };
   const answer = async (request: Request): Promise<Response> => {
     const path = decodeURIComponent(new URL(request.url).pathname);

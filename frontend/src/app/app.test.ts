@@ -23,6 +23,7 @@ describe('an address', () => {
       state: { op: '/model.0/conv/Conv', row: 3, side: 'quantized', role: 'weight', metric: 'mse' },
     },
     { page: 'run', run: 'a', view: 'weights', state: {} },
+    { page: 'run', run: 'a', view: 'profile', state: { op: '/conv' } },
     { page: 'run', run: 'a', view: 'graph', state: { group: 0 } },
     { page: 'run', run: 'a', view: 'graph', state: { op: 'F0::anon;x+y=z & <b>' } },
   ];

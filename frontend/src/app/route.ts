@@ -2,7 +2,7 @@ import { useCallback, useSyncExternalStore } from 'react';
 import type { Role, Side } from '../api/types';
 
 /** The pages of one run; to add one, name it here and give it a page in `RunPages`. */
-export const RUN_VIEWS = ['overview', 'graph', 'weights', 'suggestions', 'trials', 'sensitivity'] as const;
+export const RUN_VIEWS = ['overview', 'graph', 'weights', 'suggestions', 'trials', 'sensitivity', 'profile'] as const;
 export type RunView = (typeof RUN_VIEWS)[number];
 
 /** What is chosen on a run's pages, and goes along from one to the other. */

@@ -11,6 +11,8 @@ export interface ChartColours {
   cursor: string;
   /** Parts of an error budget, in their order. */
   parts: readonly string[];
+  /** Kinds of things side by side, the first the most important; the last is for all others. */
+  types: readonly string[];
 }
 
 export const LIGHT_CHART: ChartColours = {
@@ -24,6 +26,7 @@ export const LIGHT_CHART: ChartColours = {
   clipped: '#d5402b',
   cursor: '#1d2733',
   parts: ['#8a97a6', '#2166ac', '#1a9a8a', '#d5402b', '#e59a2f', '#c9ced6'],
+  types: ['#2166ac', '#e08a1e', '#1a9a8a', '#b03a8c', '#7a5cc2', '#8a5a2b', '#5aa9e6', '#9bbb2f', '#98a3af'],
 };
 
 export const DARK_CHART: ChartColours = {
@@ -37,6 +40,7 @@ export const DARK_CHART: ChartColours = {
   clipped: '#ff6a52',
   cursor: '#e6ebf1',
   parts: ['#8a97a6', '#4f9bea', '#3fbfae', '#ff6a52', '#f0b24e', '#515d6b'],
+  types: ['#4f9bea', '#f0a35e', '#3fbfae', '#e684be', '#b39af0', '#c99a68', '#9ccdf7', '#c2d957', '#6b7785'],
 };
 
 /** From few to many: dark on light, light on dark, both even to the eye and in grey. */

@@ -1,6 +1,6 @@
 import { Button } from '@mantine/core';
 import { ApiProblem } from '../api/problem';
-import { useEffectsOf, useGraph, useRows } from '../api/queries';
+import { useEffectsOf, useGraph, useProfile, useRows } from '../api/queries';
 import { Answer, Notice } from '../app/Notice';
 import { useChangeState } from '../app/route';
 import { GraphWorkbench } from './GraphWorkbench';
@@ -12,6 +12,7 @@ export function GraphPage({ run, state }: RunPageProps) {
   const graph = useGraph(run.name, side);
   const rows = useRows(run.name);
   const effects = useEffectsOf(run);
+  const timing = useProfile(run).data ?? null;
   const change = useChangeState();
   if (graph.error instanceof ApiProblem && graph.error.status === 404) {
     const title =
@@ -32,9 +33,7 @@ export function GraphPage({ run, state }: RunPageProps) {
     <Answer of={graph} what="the graph">
       {(model) => (
         <Answer of={rows} what="the compared tensors">
-          {(table) => (
-            <GraphWorkbench run={run} model={model} table={table} effects={effects} side={side} state={state} />
-          )}
+          {(table) => <GraphWorkbench {...{ run, model, table, effects, timing, side, state }} />}
         </Answer>
       )}
     </Answer>

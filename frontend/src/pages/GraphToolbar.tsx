@@ -4,13 +4,15 @@ import type { Role, RunSummary, Side } from '../api/types';
 import type { RunState } from '../app/route';
 import type { BoxId } from '../graph/ids';
 import type { GraphSurface } from '../graph/surface';
-import { type Metric, METRICS } from '../metrics/metrics';
+import type { Metric } from '../metrics/metrics';
 import classes from './GraphToolbar.module.css';
 
 interface Props {
   run: RunSummary;
   side: Side;
   role: Role;
+  /** What the graph can be coloured by. */
+  metrics: readonly Metric[];
   metric: Metric;
   search: string;
   matches: readonly BoxId[];
@@ -24,7 +26,8 @@ interface Props {
 
 /** Which model, which tensors and which metric the graph shows, and ways to find an op. */
 export function GraphToolbar(props: Props) {
-  const { run, side, role, metric, search, matches, onlyBad, surface, onSearch, onFound, onOnlyBad, onState } = props;
+  const { run, side, role, metrics, metric, search, matches, onlyBad, surface, onSearch, onFound, onOnlyBad, onState } =
+    props;
   const [at, setAt] = useState(0);
   const step = (by: number): void => {
     if (!matches.length) return;
@@ -48,40 +51,42 @@ export function GraphToolbar(props: Props) {
         />
       )}
       {run.kind === 'diagnose' && (
-        <>
-          <SegmentedControl
-            size="xs"
-            aria-label="Tensors"
-            data-testid="role"
-            value={role}
-            onChange={(value) => onState({ role: value as Role })}
-            data={[
-              { value: 'activation', label: 'Activations' },
-              { value: 'weight', label: 'Weights' },
-              { value: 'bias', label: 'Biases' },
-            ]}
-          />
-          <Select
-            size="xs"
-            w={160}
-            aria-label="Colour by"
-            data-testid="metric"
-            data={METRICS.map(({ id, title, unit }) => ({ value: id, label: unit ? `${title} (${unit})` : title }))}
-            value={metric.id}
-            allowDeselect={false}
-            maxDropdownHeight={420}
-            comboboxProps={{ transitionProps: { duration: 0 } }}
-            onChange={(id) => id && onState({ metric: id })}
-          />
-          <Switch
-            size="xs"
-            label="Only bad"
-            title="Dims all ops that do not pass the table's filter"
-            checked={onlyBad}
-            data-testid="only-bad"
-            onChange={(event) => onOnlyBad(event.currentTarget.checked)}
-          />
-        </>
+        <SegmentedControl
+          size="xs"
+          aria-label="Tensors"
+          data-testid="role"
+          value={role}
+          onChange={(value) => onState({ role: value as Role })}
+          data={[
+            { value: 'activation', label: 'Activations' },
+            { value: 'weight', label: 'Weights' },
+            { value: 'bias', label: 'Biases' },
+          ]}
+        />
+      )}
+      {metrics.length > 1 && (
+        <Select
+          size="xs"
+          w={160}
+          aria-label="Colour by"
+          data-testid="metric"
+          data={metrics.map(({ id, title, unit }) => ({ value: id, label: unit ? `${title} (${unit})` : title }))}
+          value={metric.id}
+          allowDeselect={false}
+          maxDropdownHeight={420}
+          comboboxProps={{ transitionProps: { duration: 0 } }}
+          onChange={(id) => id && onState({ metric: id })}
+        />
+      )}
+      {run.kind === 'diagnose' && (
+        <Switch
+          size="xs"
+          label="Only bad"
+          title="Dims all ops that do not pass the table's filter"
+          checked={onlyBad}
+          data-testid="only-bad"
+          onChange={(event) => onOnlyBad(event.currentTarget.checked)}
+        />
       )}
       <span className={classes.gap} />
       <TextInput

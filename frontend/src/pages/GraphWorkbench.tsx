@@ -19,7 +19,11 @@ import { Outline } from '../graph/Outline';
 import { paletteOf } from '../graph/palette';
 import type { GraphSurface } from '../graph/surface';
 import { exposeSurface } from '../graph/test-hook';
-import { badThreshold, metricOf, rampOf } from '../metrics/metrics';
+import { badThreshold, type Metric, METRICS, rampOf } from '../metrics/metrics';
+import { OpTimes } from '../profile/OpTimes';
+import { type TimingMetric, timingMetrics, timingValues } from '../profile/profile-metrics';
+import type { ProfileTable } from '../profile/profile-table';
+import { TimingFacts } from '../profile/TimingFacts';
 import { filterRows, isFiltering, NO_FILTER, type RowFilter } from '../table/filter';
 import { ACTIVATION_COLUMNS, WEIGHT_COLUMNS } from '../table/op-columns';
 import { OpTable } from '../table/OpTable';
@@ -32,6 +36,8 @@ interface Props {
   table: RowTable;
   /** What ops do to the output, where that was measured in place of tensors. */
   effects: Sensitivities | null;
+  /** The time of ops, where that was measured. */
+  timing: ProfileTable | null;
   side: Side;
   state: RunState;
 }
@@ -40,7 +46,7 @@ interface Props {
 const SHORTEST_SEARCH = 2;
 
 /** Outline, graph, table and details, with one selection for all of them, which the address holds. */
-export function GraphWorkbench({ run, model, table, effects: measured, side, state }: Props) {
+export function GraphWorkbench({ run, model, table, effects: measured, timing, side, state }: Props) {
   const change = useChangeState();
   const dark = useDark();
   const surface = useRef<GraphSurface | null>(null);
@@ -55,17 +61,23 @@ export function GraphWorkbench({ run, model, table, effects: measured, side, sta
   const role = state.role ?? 'activation';
   const comparesTensors = run.kind === 'diagnose';
   const effects = useMemo(() => (measured ? effectsOf(measured) : null), [measured]);
-  const chosen = metricOf(state.metric);
-  const metric = useMemo(
-    () => (measured && effects ? effectMetric(measured, effects) : chosen),
-    [measured, effects, chosen],
+  const times = useMemo(() => (timing ? timingMetrics(timing) : []), [timing]);
+  const metrics = useMemo(
+    () => [
+      ...(measured && effects ? [effectMetric(measured, effects)] : []),
+      ...(comparesTensors || !(measured || timing) ? METRICS : []),
+      ...times,
+    ],
+    [measured, effects, comparesTensors, timing, times],
   );
+  const metric = metrics.find(({ id }) => id === state.metric) ?? metrics[0];
   const palette = paletteOf(rampOf(metric), dark);
   const nodeColumn = table.numbers(side === 'reference' ? 'node' : 'quantized_node');
-  const values = useMemo(
-    () => (effects ? effectValues(model, metric, effects) : valuesOf(model, table, metric, role, side)),
-    [model, table, effects, metric, role, side],
-  );
+  const values = useMemo(() => {
+    if (timing && isTiming(metric))
+      return timingValues(model, timing, metric, (op) => nodeOf(op, model, table, nodeColumn));
+    return effects ? effectValues(model, metric, effects) : valuesOf(model, table, metric, role, side);
+  }, [model, table, nodeColumn, timing, effects, metric, role, side]);
 
   const selected = selectedBox(state, model, table, nodeColumn);
   const ofRole = useMemo(() => table.ofRole(role), [table, role]);
@@ -129,6 +141,8 @@ export function GraphWorkbench({ run, model, table, effects: measured, side, sta
     const at = effects.findIndex((effect) => boxOfEffect(effect, model) === selected);
     return at < 0 ? null : at;
   }, [effects, selected, model]);
+  const selectedTime = timing?.rowOf(state.op) ?? null;
+  const hasTable = comparesTensors || effects || timing;
   const columns = role === 'activation' ? ACTIVATION_COLUMNS : WEIGHT_COLUMNS;
   return (
     <div className={classes.workbench}>
@@ -136,6 +150,7 @@ export function GraphWorkbench({ run, model, table, effects: measured, side, sta
         run={run}
         side={side}
         role={role}
+        metrics={hasTable ? metrics : []}
         metric={metric}
         search={search}
         matches={[...matches]}
@@ -176,11 +191,9 @@ export function GraphWorkbench({ run, model, table, effects: measured, side, sta
               onSelect={select}
               onOpen={setOpen}
             />
-            {(comparesTensors || effects) && <Legend metric={metric} values={values} palette={palette} />}
+            {hasTable && <Legend metric={metric} values={values} palette={palette} />}
           </div>
-          {(comparesTensors || effects) && (
-            <Splitter label="Height of the table" direction="horizontal" split={below} sign={-1} />
-          )}
+          {hasTable && <Splitter label="Height of the table" direction="horizontal" split={below} sign={-1} />}
           {effects && measured && (
             <div style={{ height: rem(below.size), flex: '0 0 auto' }}>
               <EffectTable
@@ -190,6 +203,21 @@ export function GraphWorkbench({ run, model, table, effects: measured, side, sta
                 onSelect={(index) => {
                   const box = boxOfEffect(effects[index], model);
                   if (box !== null) selectAndReveal(box);
+                }}
+              />
+            </div>
+          )}
+          {timing && !effects && !comparesTensors && (
+            <div style={{ height: rem(below.size), flex: '0 0 auto' }}>
+              <OpTimes
+                table={timing}
+                fileName={`${run.name}-profile`}
+                charted={null}
+                selected={selectedTime}
+                onSelect={(row) => {
+                  const node = nodeOf(timing.name(row), model, table, nodeColumn);
+                  if (node !== undefined) selectAndReveal(node);
+                  else change({ op: timing.name(row), group: undefined, row: undefined });
                 }}
               />
             </div>
@@ -217,7 +245,8 @@ export function GraphWorkbench({ run, model, table, effects: measured, side, sta
         </div>
         <Splitter label="Width of the details" direction="vertical" split={details} sign={-1} />
         <aside className={classes.pane} style={{ width: rem(details.size) }} aria-label="Details" tabIndex={0}>
-          {effects && selectedEffect !== null && <EffectFacts effect={effects[selectedEffect]} metric={metric} />}
+          {effects && selectedEffect !== null && <EffectFacts effect={effects[selectedEffect]} metric={metrics[0]} />}
+          {timing && selectedTime !== null && <TimingFacts table={timing} row={selectedTime} />}
           {selected !== null && !isGroup(selected) ? (
             <OpDetails
               key={selected}
@@ -244,6 +273,8 @@ export function GraphWorkbench({ run, model, table, effects: measured, side, sta
   );
 }
 
+const isTiming = (metric: Metric | TimingMetric): metric is TimingMetric => 'ofRow' in metric;
+
 /** The box of an effect; null where the graph has none. */
 function boxOfEffect(effect: Effect, model: GraphModel): BoxId | null {
   const { group, op = '' } = shownInGraph(effect, model);
@@ -252,12 +283,15 @@ function boxOfEffect(effect: Effect, model: GraphModel): BoxId | null {
 
 function selectedBox(state: RunState, model: GraphModel, table: RowTable, nodes: Float64Array): BoxId | null {
   if (state.group !== undefined && state.group < model.groupCount) return boxOfGroup(state.group);
-  if (state.op === undefined) return null;
-  const node = model.indexOf.get(state.op);
+  return state.op === undefined ? null : (nodeOf(state.op, model, table, nodes) ?? null);
+}
+
+/** The node of an op. In the other model it may have another name: then its rows say which node it is. */
+function nodeOf(op: string, model: GraphModel, table: RowTable, nodes: Float64Array): number | undefined {
+  const node = model.indexOf.get(op);
   if (node !== undefined) return node;
-  // In the other model the op may have another name: then its rows say which node it is.
-  const row = table.ofOp(state.op)[0];
-  return row !== undefined && nodes[row] >= 0 ? nodes[row] : null;
+  const row = table.ofOp(op)[0];
+  return row !== undefined && nodes[row] >= 0 ? nodes[row] : undefined;
 }
 
 /** The row of the table that belongs to the selection: the one that was chosen, else the op's first of this role. */

@@ -1,6 +1,6 @@
 import { useMemo } from 'react';
 import { toNumber } from '../api/figures';
-import { useEffectsOf, useGraph, useRows, useRun } from '../api/queries';
+import { useEffectsOf, useGraph, useProfile, useRows, useRun } from '../api/queries';
 import type { RowTable } from '../api/rows';
 import type { RunDocument } from '../api/types';
 import { Card, Cards, Facts } from '../app/Card';
@@ -22,6 +22,11 @@ import { effectsOf, nounOf, shownInGraph } from '../effects/effects';
 import { valuesOf } from '../graph/graph-values';
 import type { GraphModel } from '../graph/model';
 import { metricOf } from '../metrics/metrics';
+import { LongestOps } from '../profile/LongestOps';
+import { ModelsCard } from '../profile/ModelsCard';
+import type { ProfileTable } from '../profile/profile-table';
+import { SpeedSummary } from '../profile/SpeedSummary';
+import { TypeBars } from '../profile/TypeBars';
 import { AccuracyCard } from './AccuracyCard';
 import { ErrorOrigins } from './ErrorOrigins';
 import classes from './OverviewPage.module.css';
@@ -43,24 +48,32 @@ export function OverviewPage({ run }: RunPageProps) {
   );
 }
 
+/** With so many cards above each other, the column is as high as two rows beside it. */
+const TALL = 3;
+
 function Overview({ run }: { run: RunDocument }) {
   const name = run.summary.name;
   const rows = useRows(name);
   const graph = useGraph(name, 'reference');
-  const diagnosis = run.summary.kind === 'diagnose';
+  const timing = useProfile(run.summary).data;
+  const { kind } = run.summary;
+  const diagnosis = kind === 'diagnose';
+  const glance = [
+    ...run.accuracy.map((accuracy) => <AccuracyCard key={accuracy.metric} accuracy={accuracy} />),
+    ...(timing ? [<SpeedSummary key="speed" run={name} table={timing} />] : []),
+    ...(diagnosis ? [<Breaks key="breaks" run={run} />] : []),
+  ];
   return (
     <div className={classes.page}>
       <RunEnding run={run.summary} />
       <Cards>
-        {(diagnosis || run.accuracy.length > 0) && (
-          <div className={classes.column}>
-            {run.accuracy.map((accuracy) => (
-              <AccuracyCard key={accuracy.metric} accuracy={accuracy} />
-            ))}
-            {diagnosis && <Breaks run={run} />}
+        {glance.length > 0 && (
+          <div className={classes.column} data-tall={glance.length >= TALL}>
+            {glance}
           </div>
         )}
-        {!diagnosis && <Found run={run.summary} />}
+        {kind !== 'diagnose' && kind !== 'profile' && <Found run={run.summary} />}
+        {kind === 'profile' && (timing ? <Times run={name} table={timing} /> : <Untimed run={run.summary} />)}
         {diagnosis && (
           <Answer of={rows} what="the compared tensors">
             {(table) => <ErrorOrigins run={name} table={table} />}
@@ -73,6 +86,33 @@ function Overview({ run }: { run: RunDocument }) {
         <Notes run={run} />
       </Cards>
     </div>
+  );
+}
+
+/** What takes the time, of a run that is about nothing else. */
+function Times({ run, table }: { run: string; table: ProfileTable }) {
+  return (
+    <>
+      <LongestOps run={run} table={table} />
+      <ModelsCard profile={table.profile} />
+      <section className={classes.depth} aria-label="Time by type of op">
+        <TypeBars table={table} fileName={`${run}-types`} />
+      </section>
+    </>
+  );
+}
+
+function Untimed({ run }: { run: RunDocument['summary'] }) {
+  return (
+    <Card title="Speed" testId="untimed">
+      <p className={classes.soft}>
+        {run.has_profile
+          ? 'Loading the times…'
+          : run.status === 'running'
+            ? 'Both models are being timed: their latency and the time of each op appear here.'
+            : 'Nothing was measured.'}
+      </p>
+    </Card>
   );
 }
 
@@ -315,7 +355,7 @@ function Origin({ run }: { run: RunDocument }) {
     ) : (
       'not kept'
     );
-  const diagnosis = run.summary.kind === 'diagnose';
+  const compared = run.summary.kind === 'diagnose';
   return (
     <Card
       title="Where the figures come from"
@@ -325,9 +365,9 @@ function Origin({ run }: { run: RunDocument }) {
       <Facts
         facts={[
           ['Reference', model(reference)],
-          ...(diagnosis ? [['Quantized', model(quantized)] as const] : []),
+          ...(quantized.path || compared ? [['Quantized', model(quantized)] as const] : []),
           ['Mode', run.summary.mode],
-          ...(diagnosis ? [['Measured on', traceText(trace, toNumber(run.measuring_changed))] as const] : []),
+          ...(compared ? [['Measured on', traceText(trace, toNumber(run.measuring_changed))] as const] : []),
           ...Object.entries(samples).map(([name, value]) => [SAMPLES[name] ?? name, String(value)] as const),
         ]}
       />

@@ -5,6 +5,7 @@ import { Failure, Loading, Notice } from '../app/Notice';
 import { formatRoute, type RunState, type RunView } from '../app/route';
 import { GraphPage } from './GraphPage';
 import { OverviewPage } from './OverviewPage';
+import { ProfilePage } from './ProfilePage';
 import { firstPage, RUN_PAGES } from './run-pages';
 import { SensitivityPage } from './SensitivityPage';
 import { SuggestionsPage } from './SuggestionsPage';
@@ -23,6 +24,14 @@ const PAGES: Record<RunView, ComponentType<RunPageProps>> = {
   suggestions: SuggestionsPage,
   trials: TrialsPage,
   sensitivity: SensitivityPage,
+  profile: ProfilePage,
+};
+
+const WHAT_IT_IS: Record<RunSummary['kind'], string> = {
+  diagnose: 'It compared tensors and measured no times',
+  tune: 'It is a search for a recipe',
+  sensitivity: 'It measured what ops do to the output',
+  profile: 'It measured times and compared no tensors',
 };
 
 /** One run, on the page that the address names. */
@@ -56,7 +65,7 @@ export function RunPage({ run, view, state }: { run: string; view: RunView; stat
     return (
       <Notice title={`This run has no page “${page.title}”`}>
         <p>
-          {summary.kind === 'tune' ? 'It is a search for a recipe' : 'It measured what ops do to the output'}.{' '}
+          {WHAT_IT_IS[summary.kind]}.{' '}
           <a href={formatRoute({ page: 'run', run, view: firstPage(summary), state: {} })}>See what it found</a>
         </p>
       </Notice>

@@ -1,3 +1,4 @@
+import { Checkbox } from '@mantine/core';
 import { useVirtualizer } from '@tanstack/react-virtual';
 import { type KeyboardEvent, type ReactNode, useEffect, useMemo, useRef } from 'react';
 import { rem, useRootScale } from '../app/root-scale';
@@ -21,7 +22,7 @@ interface Props {
   empty: ReactNode;
 }
 
-/** A table of any length: only the rows in sight exist. Arrow keys move the selection, headings sort. */
+/** A table of any length: only the rows in sight exist. Arrow keys move the selection, space ticks, headings sort. */
 export function DataTable({ label, testId, columns, rows, sort, onSort, selected, onSelect, empty }: Props) {
   const scroller = useRef<HTMLDivElement>(null);
   const scale = useRootScale();
@@ -39,6 +40,12 @@ export function DataTable({ label, testId, columns, rows, sort, onSort, selected
   }, [at, lines]);
 
   const onKeyDown = (event: KeyboardEvent): void => {
+    const check = columns.find((column) => column.check)?.check;
+    if (event.key === ' ' && event.target === event.currentTarget && check && selected !== null) {
+      event.preventDefault();
+      check.toggle(selected);
+      return;
+    }
     const steps: Record<string, number> = {
       ArrowDown: 1,
       ArrowUp: -1,
@@ -133,6 +140,14 @@ function Heading({ column, sort, onSort }: { column: Column; sort: Sort; onSort(
 
 function Cell({ column, row }: { column: Column; row: number }) {
   const text = column.text(row);
+  if (column.check) {
+    const { label, on, toggle } = column.check;
+    return (
+      <div role="gridcell" className={classes.check} onClick={(event) => event.stopPropagation()}>
+        <Checkbox size="xs" aria-label={label(row)} checked={on(row)} onChange={() => toggle(row)} />
+      </div>
+    );
+  }
   const swatch = column.swatch?.(row);
   return (
     <div

@@ -10,6 +10,8 @@ export interface Column {
   descendingFirst?: boolean | undefined;
   text(row: number): string;
   number?(row: number): number;
+  /** A box to tick in place of the text. */
+  check?: { label(row: number): string; on(row: number): boolean; toggle(row: number): void };
   /** The colour of a mark before the value; null: the mark is hollow. */
   swatch?(row: number): string | null;
 }

@@ -46,6 +46,7 @@ def saturation(causes: Causes) -> Iterator[Suggestion]:
             f"on {counted(len(hurt), 'op')} what runs differs from the simulation, most on {short(hurt[0])}: "
             f"{db(decibels(found[hurt[0]]))}",
             *(() if traced else ("quantscope diagnose --trace both shows where deployed and simulated differ",)),
+            "quantscope doctor MODEL --data SOURCE counts the pairs of products that saturate, op by op",
         ),
         RecipePatch(reduce_range=True),
         total / (total + causes.total),

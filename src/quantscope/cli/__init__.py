@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from quantscope.cli import advise, demo, diagnose, export, profile, quantize, recipe, sensitivity, serve, show, tune
+from quantscope.cli import (
+    advise,
+    demo,
+    diagnose,
+    doctor,
+    export,
+    profile,
+    quantize,
+    recipe,
+    sensitivity,
+    serve,
+    show,
+    tune,
+)
 from quantscope.errors import QuantscopeError
 
 app = typer.Typer(
@@ -19,7 +32,20 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (diagnose, profile, advise, quantize, sensitivity, tune, recipe, show, serve, export, demo):
+for _command in (
+    diagnose,
+    profile,
+    advise,
+    quantize,
+    sensitivity,
+    tune,
+    recipe,
+    show,
+    serve,
+    export,
+    doctor,
+    demo,
+):
     _command.register(app)
 
 

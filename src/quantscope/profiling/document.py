@@ -7,9 +7,10 @@ All times are wall times in microseconds per inference unless the name says othe
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,30 +205,54 @@ class Profile:
         Raises:
             KeyError, TypeError, ValueError: it did not.
         """
-        made: Profile = _made(cls, values)
+        wanted: Any = cls
+        made: Profile = _reader(wanted)(values)
         return made
 
 
-def _made(wanted: Any, value: Any) -> Any:
-    """The value as the annotated type: dataclasses from mappings, tuples from lists."""
+@functools.cache
+def _reader(wanted: Any) -> Callable[[Any], Any]:
+    """What makes a value the annotated type: dataclasses from mappings, tuples from lists.
+
+    Made once per type, since a large model has a million values.
+    """
     if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
-        hints = typing.get_type_hints(wanted)
-        known = {f.name: f for f in dataclasses.fields(wanted)}
-        unknown = set(value) - set(known)
+        return _dataclass_reader(wanted)
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (types.UnionType, typing.Union):
+        known = _reader(next(a for a in arguments if a is not type(None)))
+        return lambda value: None if value is None else known(value)
+    if origin is tuple:
+        part = _reader(arguments[0])
+
+        def read_list(value: Any) -> Any:
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise TypeError(f"{value!r} is no list")
+            return tuple(map(part, value))
+
+        return read_list
+    if origin is typing.Literal:
+        return lambda value: _accepted(value, value in arguments, " or ".join(map(repr, arguments)))
+    if wanted in (int, float, str, bool):
+        accepted = (int, float) if wanted is float else wanted
+        return lambda value: _accepted(value, isinstance(value, accepted), wanted.__name__)
+    return lambda value: value
+
+
+def _dataclass_reader(wanted: type[Any]) -> Callable[[Any], Any]:
+    hints = typing.get_type_hints(wanted)
+    readers = {f.name: _reader(hints[f.name]) for f in dataclasses.fields(wanted)}
+
+    def read(value: Any) -> Any:
+        unknown = value.keys() - readers.keys()
         if unknown:
             raise ValueError(f"{wanted.__name__} has no {', '.join(sorted(map(str, unknown)))}")
-        return wanted(**{name: _made(hints[name], part) for name, part in value.items()})
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin is typing.Literal and value not in arguments:
-        raise ValueError(f"{value!r} is none of {', '.join(map(str, arguments))}")
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _made(next(a for a in arguments if a is not type(None)), value)
-    if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise TypeError(f"{value!r} is no list")
-        return tuple(_made(arguments[0], part) for part in value)
-    if wanted in (int, float, str, bool):
-        if not isinstance(value, (int, float) if wanted is float else wanted):
-            raise TypeError(f"{value!r} is no {wanted.__name__}")
-        return value
+        return wanted(**{name: readers[name](part) for name, part in value.items()})
+
+    return read
+
+
+def _accepted(value: Any, is_accepted: bool, wanted: str) -> Any:
+    if not is_accepted:
+        raise TypeError(f"{value!r} is no {wanted}")
     return value

@@ -94,7 +94,9 @@ class MatrixProduct:
             planes, np.zeros(1, np.int64), 1, count, self._pairs, self._pairs.places * count, pool, threads
         )
         values = found.reshape(self._columns, count).T.reshape(*rows.shape[:-1], self._columns)
-        return Loss(values, self._pairs.per_output * saturated.size, int(saturated.sum()), np.count_nonzero(saturated))
+        return Loss(
+            values, self._pairs.per_output * saturated.size, int(saturated.sum()), int(np.count_nonzero(saturated))
+        )
 
 
 class Convolution:
@@ -145,7 +147,7 @@ class Convolution:
         hits = np.concatenate(saturated)
         per_output = self._pairs[0].per_output
         return Loss(
-            np.concatenate(values).reshape(shape), per_output * hits.size, int(hits.sum()), np.count_nonzero(hits)
+            np.concatenate(values).reshape(shape), per_output * hits.size, int(hits.sum()), int(np.count_nonzero(hits))
         )
 
     def _border(self, size: Sequence[int]) -> list[tuple[int, int]]:
@@ -189,15 +191,10 @@ def _lost(
     loss, saturated = np.zeros((2, channels, len(rows), width), np.int32)
     shares = np.array_split(np.arange(channels), threads)
     codes = flat(planes)
-    run = partial(_share, codes, rows, step, pairs, flat_pairs(offsets), loss, saturated)
+    run = partial(_share, codes, rows, step, pairs, np.require(offsets, np.int64, ("C", "A", "W")), loss, saturated)
     for _ in pool.map(run, [(int(s[0]), int(s[-1]) + 1) for s in shares if len(s)]):
         pass
     return loss, saturated
-
-
-def flat_pairs(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The offsets in the one form that the kernel is compiled for."""
-    return np.require(offsets, np.int64, ("C", "A", "W"))
 
 
 def _share(
@@ -210,14 +207,5 @@ def _share(
     saturated: NDArray[np.int32],
     channels: tuple[int, int],
 ) -> None:
-    start, stop = channels
-    lost(
-        codes,
-        rows,
-        step,
-        pairs.first[start : stop + 1],
-        offsets,
-        pairs.weights,
-        loss[start:stop],
-        saturated[start:stop],
-    )
+    own, first = slice(*channels), pairs.first[channels[0] : channels[1] + 1]
+    lost(codes, rows, step, first, offsets, pairs.weights, loss[own], saturated[own])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from quantscope.graph import Op
 from quantscope.qparams import PerTensor, QParams
 from quantscope.quantized import FloatView, RescaledQParams, Weight
 from quantscope.saturation.pairs import Codes, Convolution, MatrixProduct
-from quantscope.weights import by_op
 
 _SHIFT = 128
 
@@ -71,7 +70,7 @@ def _dynamic(values: NDArray[Any]) -> tuple[Codes, int, float]:
 def products_of(backend: Backend, model: Model) -> tuple[list[Product], dict[str, str]]:
     """Return the products whose pairs can saturate, in execution order, and why each of the others has no row."""
     view = backend.float_view(model, "simulated")
-    weights = by_op(w for w in backend.weights(model, "simulated") if w.role == "weight")
+    weights = {w.op: w for w in backend.weights(model, "simulated") if w.role == "weight" and w.qparams is not None}
     found: dict[str, Product] = {}
     skipped: dict[str, str] = {}
     for product in backend.integer_products(model):
@@ -84,11 +83,11 @@ def products_of(backend: Backend, model: Model) -> tuple[list[Product], dict[str
 
 
 def _product(  # noqa: PLR0911 - a line for each reason
-    product: IntegerProduct, view: FloatView, weights: Mapping[str, Iterable[Weight]]
+    product: IntegerProduct, view: FloatView, weights: Mapping[str, Weight]
 ) -> Product | str:
     """The product; a text that says why it cannot saturate, or is not looked at."""
     op = view.graph.by_name.get(product.op)
-    weight = next((w for w in weights.get(product.op, ()) if w.qparams is not None), None)
+    weight = weights.get(product.op)
     if (product.activations, product.weights) != ("uint8", "int8"):
         return f"{product.activations} activations and {product.weights} weights are not added in 16 bits"
     if op is None or weight is None or weight.qparams is None:

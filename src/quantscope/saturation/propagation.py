@@ -45,18 +45,27 @@ class Propagation(AbstractContextManager["Propagation"]):
             )  # fmt: skip
 
         self._parts: list[tuple[str, CutRunner]] = []
-        known = {*inputs, *targets}
-        for product in products:
-            if product.source not in known:
-                known.add(product.source)
-                self._parts.append((product.source, cut(product.source)))
-            self._parts.append((product.target, cut(product.target)))
+        known = set(inputs)
+
+        def compute(name: str) -> None:
+            """Add the part that computes this tensor, behind those that compute what it needs."""
+            if name not in known:
+                known.add(name)
+                runner = cut(name)
+                for needed in runner.inputs:
+                    compute(needed)
+                self._parts.append((name, runner))
+
+        for target in targets:
+            compute(target)
         view = backend.float_view(model, "simulated")
         outputs = list(dict.fromkeys(tensor.name for tensor in view.graph.outputs))
         self._rounded = {name: view.tensors[name].qparams for name in outputs if name in view.tensors}
         self._given = [name for name in outputs if name in known]
         computed = [name for name in outputs if name not in known]
         self._end = cut(*computed) if computed else None
+        for needed in self._end.inputs if self._end is not None else ():
+            compute(needed)
         self._number = {product.target: number for number, product in enumerate(products)}
         self._last = self._last_uses()
 

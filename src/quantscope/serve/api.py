@@ -7,13 +7,15 @@ one length. A node is known by its index in its graph, a row by its index in the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from types import GenericAlias, UnionType
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, Optional, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from quantscope.backends.base import Kernel
 from quantscope.diagnosis import TensorDiagnosis, TensorSummary
+from quantscope.profiling import document as profiling
 from quantscope.report.tables import NESTED
 from quantscope.statistics.budget import PARTS
 
@@ -83,7 +85,7 @@ class Progress(Model):
     seconds_left: float | None
 
 
-Kind = Literal["diagnose", "sensitivity", "tune"]
+Kind = Literal["diagnose", "sensitivity", "tune", "profile"]
 
 
 class RunSummary(Model):
@@ -91,7 +93,8 @@ class RunSummary(Model):
 
     `name` is the run file's, without its ending, and the key of every other address. `reason` says why the run failed,
     was killed or cannot be read; "" otherwise. `mode` is the recipe in words. `rows` counts the compared tensors so
-    far; `revision` changes whenever anything in the file does, so that what was fetched under another one is old.
+    far; `has_profile` tells whether times were measured; `revision` changes whenever anything in the file does, so that
+    what was fetched under another one is old.
     """
 
     name: str
@@ -109,6 +112,7 @@ class RunSummary(Model):
     tags: list[str]
     progress: Progress | None
     rows: int
+    has_profile: bool
     revision: str
 
 
@@ -498,6 +502,62 @@ class Trials(Model):
     ranking: list[str]
     sensitivities: Sensitivities | None
     output: str | None
+
+
+_mirrored: dict[type, Any] = {}
+
+
+def _as_answered(annotation: Any) -> Any:
+    """The type of a profile's value as the API says it."""
+    if is_dataclass(annotation) and isinstance(annotation, type):
+        return _mirror(annotation)
+    parts = get_args(annotation)
+    if isinstance(annotation, UnionType):
+        known = next(part for part in parts if part is not type(None))
+        return Figure if known is float else Optional[_as_answered(known)]  # noqa: UP045 - made while it runs
+    if get_origin(annotation) is tuple:
+        return GenericAlias(list, (_as_answered(parts[0]),))
+    return Figure if annotation is float else annotation
+
+
+def _mirror(kind: Any, **others: Any) -> Any:
+    """A model with the fields of a dataclass and its meaning; `others` have a type of their own."""
+    if kind not in _mirrored:
+        hints = get_type_hints(kind)
+        types = {f.name: others.get(f.name) or _as_answered(hints[f.name]) for f in fields(kind)}
+        _mirrored[kind] = _made(kind.__name__, kind.__doc__, types, columns=False)
+    return _mirrored[kind]
+
+
+OP_SIDE: tuple[str, ...] = tuple(f.name for f in fields(profiling.OpSide) if f.name != "kernels")
+"""What the table of a profile says of an op in one model."""
+
+
+def _timing_types() -> dict[str, Any]:
+    """Each column of the table of a profile with its type."""
+    types = get_type_hints(profiling.OpSide)
+    sides = {f"{side}_{name}": str if types[name] is str else Figure for side in get_args(Side) for name in OP_SIDE}
+    return {
+        "name": str, "op_type": str, "scope": str, "ops": list[str], "multiply_adds": int, "speedup": Figure, **sides,
+    }  # fmt: skip
+
+
+OpTimings: Any = _made(
+    "OpTimings",
+    "The ops by their time, a list per column; those of one model are called reference_us, quantized_us and so on, and "
+    "hold null where it has nothing to run for the op. `ops` are all that the row stands for.",
+    _timing_types(),
+    columns=True,
+)
+Profile: Any = _mirror(profiling.Profile, ops=OpTimings)
+
+
+class OpKernels(Model):
+    """The kernels that compute an op, as the framework runs them; null where a model has nothing to run for it."""
+
+    name: str
+    reference: list[_mirror(Kernel)] | None  # type: ignore[valid-type]
+    quantized: list[_mirror(Kernel)] | None  # type: ignore[valid-type]
 
 
 COMPARED: tuple[str, ...] = (

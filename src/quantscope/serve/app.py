@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
 from quantscope.errors import QuantscopeError
@@ -41,7 +42,7 @@ def application(workspace: Workspace, access: Access | None, built: Path = BUILT
     app.add_exception_handler(QuantscopeError, _failed)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _refused)
-    app.add_api_route("/{path:path}", _pages(built), include_in_schema=False)
+    app.add_api_route("/{path:path}", _pages(workspace, built), include_in_schema=False)
     app.add_middleware(GZipMiddleware, minimum_size=_COMPRESSED_FROM, compresslevel=4)
     if access is not None:
         app.add_middleware(Guard, access=access)
@@ -72,7 +73,7 @@ def _refused(request: Request, error: Exception) -> JSONResponse:
     )  # fmt: skip
 
 
-def _pages(built: Path) -> Callable[[str], Response]:
+def _pages(workspace: Workspace, built: Path) -> Callable[[str], Response]:
     """What answers with the files of the built app: those it has by name, and its one page for every other address."""
     files = {file.relative_to(built).as_posix(): file for file in sorted(built.rglob("*")) if file.is_file()}
 
@@ -87,6 +88,9 @@ def _pages(built: Path) -> Callable[[str], Response]:
         if "index.html" not in files:
             return Response("this installation has no built web app\n", 404, media_type="text/plain")
         policy = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
-        return Response(files["index.html"].read_bytes(), media_type="text/html", headers=policy)
+        # What a run's page asks for first is read while the browser still loads the app.
+        parts = path.split("/")
+        ahead = BackgroundTask(workspace.read_ahead, parts[1]) if parts[0] == "runs" and len(parts) > 1 else None
+        return Response(files["index.html"].read_bytes(), media_type="text/html", headers=policy, background=ahead)
 
     return page

@@ -1,7 +1,8 @@
 """A run as one HTML page that needs no server: the built app with the API's answers inside.
 
 The answers stand in one JSON object by the path of their address. A short one is there as it is. A long one is a
-string: base64 of the deflated (zlib) JSON. "…/nodes/*" holds the answers of all "…/nodes/INDEX" as one list.
+string: base64 of the deflated (zlib) JSON. "…/nodes/*" holds the answers of all "…/nodes/INDEX" as one list, and
+"…/ops/*" those of a profile's ops.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from urllib.parse import quote
 
 from quantscope.errors import UnsupportedError
 from quantscope.runfile import RunFile
-from quantscope.serve import api, views
+from quantscope.serve import api, profiles, views
 from quantscope.serve.app import BUILT
 from quantscope.serve.encoding import as_json
 from quantscope.serve.problems import MissingError
@@ -101,6 +102,8 @@ def _answers(run: RunFile, path: Path) -> dict[str, Any]:
     answers |= _if_there(f"{base}/suggestions", partial(views.suggestions, run))
     answers |= _if_there(f"{base}/trials", partial(views.trials, run))
     answers |= _if_there(f"{base}/sensitivity", partial(views.sensitivity, run))
+    answers |= _if_there(f"{base}/profile", partial(profiles.profile, run))
+    answers |= _if_there(f"{base}/profile/ops/*", partial(profiles.all_kernels, run))
     for side in get_args(api.Side):
         answers |= _if_there(f"{base}/graphs/{side}", partial(views.graph, run, side))
         answers |= _if_there(f"{base}/graphs/{side}/nodes/*", partial(views.nodes, run, side))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from quantscope.serve import api, views
+from quantscope.serve import api, profiles, views
 from quantscope.serve.live import Live
 from quantscope.serve.workspace import Workspace
 
@@ -120,6 +120,18 @@ def trials(runs: Runs, name: Name) -> Response:
 def sensitivity(runs: Runs, name: Name) -> Response:
     """What each op does to the model's output, as far as it is measured; 404 for other kinds of run."""
     return runs.answer(name, views.sensitivity)
+
+
+@router.get("/runs/{name}/profile", response_model=api.Profile)
+def profile(runs: Runs, name: Name) -> Response:
+    """Where the time goes: latency of both models, time per op, reasons; 404 for a run that was not profiled."""
+    return runs.answer(name, profiles.profile)
+
+
+@router.get("/runs/{name}/profile/ops/{index}", response_model=api.OpKernels)
+def kernels(runs: Runs, name: Name, index: Index) -> Response:
+    """The kernels of an op of the profile, by its place in the table."""
+    return runs.answer(name, profiles.kernels, index)
 
 
 @router.get("/compare", response_model=api.Comparison)

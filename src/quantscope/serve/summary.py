@@ -15,7 +15,9 @@ from quantscope.recipe import Recipe
 from quantscope.runfile import RunFile
 from quantscope.serve import api
 
-_BEFORE_MODE: Mapping[api.Kind, str] = {"diagnose": "", "sensitivity": "each op alone: ", "tune": "search from "}
+_BEFORE_MODE: Mapping[api.Kind, str] = {
+    "diagnose": "", "sensitivity": "each op alone: ", "tune": "search from ", "profile": "time of ",
+}  # fmt: skip
 
 
 def figure(value: float) -> api.Figure:
@@ -80,6 +82,7 @@ def summary(path: Path, now: str) -> api.RunSummary:
             tags=[str(tag) for tag in run.about("tags") or ()],
             progress=None if status == "finished" else _progress(run.about("progress"), running=status == "running"),
             rows=run.row_count(),
+            has_profile=run.about_text("profile") not in (None, "null"),
             revision=now,
         )
 
@@ -93,7 +96,7 @@ def damaged(path: Path, reason: str, now: str) -> api.RunSummary:
     return api.RunSummary(
         name=path.stem, model="", kind="diagnose", status="damaged", reason=reason, mode="", accuracy=None,
         created=modified, modified=modified, size_bytes=size, reference_bytes=None, quantized_bytes=None, tags=[],
-        progress=None, rows=0, revision=now,
+        progress=None, rows=0, has_profile=False, revision=now,
     )  # fmt: skip
 
 
@@ -113,8 +116,10 @@ def _status(run: RunFile) -> tuple[Literal["running", "finished", "failed", "kil
 
 def _mode(recipe: Mapping[str, Any] | None, models: Mapping[str, Any], kind: api.Kind) -> str:
     """What was done to the model, in words."""
+    path = (models.get("quantized") or {}).get("path")
+    if kind == "profile" and recipe is None:
+        return f"time against {os.path.basename(path)}" if path else "time of one model"
     if recipe is None:
-        path = (models.get("quantized") or {}).get("path")
         return f"quantized by another tool: {os.path.basename(path)}" if path else "quantized by another tool"
     chosen = Recipe.from_dict(recipe)
     kept = sum(rule.fallback for rule in chosen.rules)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from quantscope import advice
 from quantscope.advice.commands import arguments_of
@@ -80,8 +80,20 @@ def document(run: RunFile) -> api.RunDocument:
         notes=facts["notes"],
         stages=[api.Stage(**{**stage, "finished": bool(stage["finished"])}) for stage in facts["stages"]],
         op_types=_op_types(diagnosis),
-        command=shlex.join(["quantscope", run.about("kind") or "diagnose", *arguments_of(path)]),
+        command=_command(run, models),
     )
+
+
+def _command(run: RunFile, models: Mapping[str, Any]) -> str:
+    """The command that does the same again."""
+    kind = run.about("kind") or "diagnose"
+    if kind == "profile":
+        paths = [(models.get(side) or {}).get("path") for side in get_args(api.Side)]
+        source = (run.about("data") or {}).get("source")
+        return shlex.join(
+            ["quantscope", kind, *(path for path in paths if path), *(["--data", str(source)] if source else [])]
+        )
+    return shlex.join(["quantscope", kind, *arguments_of(_path(run))])
 
 
 def _path(run: RunFile) -> Path:

@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -116,6 +116,12 @@ class Workspace:
         key = (name, revision(self.path(name)), view, *args)
         content = self._answers.get(key, lambda: as_json(self.view(name, view, *args)))
         return Response(content, media_type="application/json")
+
+    def read_ahead(self, name: str) -> None:
+        """Have ready what a page of this run asks for first; whatever is wrong with the run, the page will be told."""
+        with suppress(QuantscopeError, OSError):
+            self.answer(name, views.graph, "reference")
+            self.answer(name, views.rows)
 
     def compare(self, a: str, b: str) -> Response:
         """Two runs side by side, as JSON."""

@@ -38,9 +38,12 @@ def integer_products(deployed: OnnxModel, simulated: Graph) -> list[IntegerProdu
         activations = TensorProto.UINT8 if zero_point is None else kinds.get(node.input[zero_point], 0)
         name = next((n for n in _names(node) if n in simulated.by_name), node.name)
         if node.input[weight] in kinds:
-            types = (TensorProto.DataType.Name(kind).lower() for kind in (activations, kinds[node.input[weight]]))
-            found.append(IntegerProduct(name, *types, dynamic=dynamic))
+            found.append(IntegerProduct(name, _dtype(activations), _dtype(kinds[node.input[weight]]), dynamic))
     return found
+
+
+def _dtype(kind: int) -> str:
+    return str(TensorProto.DataType.Name(kind)).lower()
 
 
 def _names(node: onnx.NodeProto) -> tuple[str, str]:

@@ -1,0 +1,107 @@
+import { toNumber } from '../api/figures';
+import type { Reason } from '../api/types';
+import { Card } from '../app/Card';
+import { countText } from '../app/text';
+import classes from './Profile.module.css';
+import { speedLine, speedTone, timeText } from './words';
+
+const SHOWN = 4;
+const SHOWN_OPS = 6;
+
+interface Props {
+  reasons: readonly Reason[];
+  onOp(op: string): void;
+}
+
+/** Why time is lost, what to change, and what the change brought where it was tried. */
+export function Reasons({ reasons, onOp }: Props) {
+  return (
+    <Card
+      title="Where time is lost"
+      testId="reasons"
+      aside={
+        <span className={classes.soft}>
+          {reasons.length ? `${countText(reasons.length, 'reason')}, the costliest first` : ''}
+        </span>
+      }
+    >
+      {reasons.length ? (
+        <>
+          <List reasons={reasons.slice(0, SHOWN)} onOp={onOp} />
+          {reasons.length > SHOWN && (
+            <details className={classes.more}>
+              <summary>{countText(reasons.length - SHOWN, 'more reason')}</summary>
+              <List reasons={reasons.slice(SHOWN)} onOp={onOp} />
+            </details>
+          )}
+        </>
+      ) : (
+        <p className={classes.words}>No rule finds where time is lost: the ops by their time are below.</p>
+      )}
+    </Card>
+  );
+}
+
+function List({ reasons, onOp }: Props) {
+  return (
+    <ol className={classes.reasons}>
+      {reasons.map((reason, i) => (
+        <li key={`${reason.rule} ${i}`} data-testid="reason">
+          <One reason={reason} onOp={onOp} />
+        </li>
+      ))}
+    </ol>
+  );
+}
+
+function One({ reason, onOp }: { reason: Reason; onOp(op: string): void }) {
+  const { title, evidence, change, ops, tried, cost_us: cost } = reason;
+  return (
+    <article className={classes.reason}>
+      <div className={classes.reasonHead}>
+        <h3>{title}</h3>
+        {tried ? (
+          <span
+            className={classes.gain}
+            data-tone={speedTone({ speedup: tried.gain, low: tried.low, high: tried.high })}
+            data-testid="tried"
+          >
+            tried: {speedLine({ speedup: tried.gain, low: tried.low, high: tried.high })}
+          </span>
+        ) : (
+          toNumber(cost) > 0 && <span className={classes.gain}>about {timeText(toNumber(cost))} at stake</span>
+        )}
+      </div>
+      <p>{evidence}</p>
+      <p>
+        <strong>Change:</strong> {change}
+        {tried && (
+          <span className={classes.soft}>
+            {' '}
+            Tried: {timeText(toNumber(tried.before_us))} before, {timeText(toNumber(tried.after_us))} after.
+          </span>
+        )}
+      </p>
+      {ops.length > 0 && <Ops ops={ops} onOp={onOp} />}
+    </article>
+  );
+}
+
+function Ops({ ops, onOp }: { ops: readonly string[]; onOp(op: string): void }) {
+  const button = (op: string) => (
+    <button key={op} type="button" className={classes.op} onClick={() => onOp(op)}>
+      {op}
+    </button>
+  );
+  return (
+    <div className={classes.ops}>
+      {ops.slice(0, SHOWN_OPS).map(button)}
+      {ops.length > SHOWN_OPS && (
+        <details>
+          <summary>{countText(ops.length - SHOWN_OPS, 'more op')}</summary>
+          {ops.slice(SHOWN_OPS).map(button)}
+        </details>
+      )}
+    </div>
+  );
+}
