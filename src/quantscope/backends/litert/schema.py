@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated
 
 tables: Any = schema_py_generated
@@ -35,7 +36,16 @@ def unpacked(content: bytes) -> Any:
     Raises:
         Exception: of many kinds, if it is damaged.
     """
-    return tables.ModelT.InitFromPackedBuf(content, 0)
+    model = tables.ModelT.InitFromPackedBuf(content, 0)
+    for buffer in model.buffers or ():
+        # Large weights may lie behind the flatbuffer, which cannot be more than 2 GiB.
+        if int(buffer.offset) > 1:
+            start, stop = int(buffer.offset), int(buffer.offset) + int(buffer.size)
+            if stop > len(content):
+                raise ValueError(f"weights end at byte {stop} of {len(content)}")
+            buffer.data = np.frombuffer(content, np.uint8)[start:stop]
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def packed(model: Any) -> bytes:

@@ -48,7 +48,10 @@ class Runnable:
 
 def as_written(structure: Structure, model: LiteRTModel, reading: Reading) -> Runnable:
     """A model whose ops run as they are."""
-    places = {structure.names[i]: reading.places[structure.real_name(i)] for i in structure.inputs}
+    places = {
+        structure.names[i]: Place(i, structure.constants.qparams(i) if structure.is_codes(i) else None)
+        for i in structure.inputs
+    }
     return Runnable(model.copied(), reading, places, dict(_positions(structure)), _constant_places(structure))
 
 

@@ -10,7 +10,7 @@ from quantscope.backends.litert import schema
 from quantscope.backends.litert.constants import Constants
 from quantscope.backends.litert.files import LiteRTModel
 from quantscope.backends.litert.names import is_given, op_name, unique
-from quantscope.backends.litert.op_types import op_type
+from quantscope.backends.litert.op_types import NO_WEIGHT, WEIGHTS, op_type
 from quantscope.graph import Dimension, Graph, Op, Tensor
 from quantscope.scopes import scopes
 
@@ -81,9 +81,21 @@ class Structure:
             written = schema.indices(op.outputs)[:1]
             if native in (QUANTIZE, DEQUANTIZE):
                 called.append(f"{names[written[0]]}:{op_type(native)}")
-            else:
-                called.append((op_name(labels[written[0]], native) if written else "") or op_type(native))
+                continue
+            label = labels[written[0]] if written else ""
+            if written and is_given(raw[written[0]]):
+                label = self._weight_name(native, op) or label
+            called.append(op_name(label, native) or op_type(native))
         self.op_names = unique(called)
+
+    def _weight_name(self, native: str, op: Any) -> str:
+        """The name of an op's weight, which is the op's own where its output was given another; "" without one."""
+        at = WEIGHTS.get(native, (NO_WEIGHT, 0))[0]
+        inputs = schema.indices(op.inputs)
+        if at not in range(len(inputs)) or inputs[at] not in self.constants:
+            return ""
+        name = schema.text(self.tensors[inputs[at]].name)
+        return "" if is_given(name) else name
 
     def _signature(self) -> dict[int, str]:
         """What the signature of the main graph calls its inputs and outputs."""

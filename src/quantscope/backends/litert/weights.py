@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from quantscope.backends.litert import schema
-from quantscope.backends.litert.op_types import BIASES, WEIGHTS
+from quantscope.backends.litert.op_types import BIASES, NO_WEIGHT, WEIGHTS
 from quantscope.backends.litert.structure import DEQUANTIZE, QUANTIZE, Structure
 from quantscope.quantized import Weight
 
@@ -43,7 +43,7 @@ def weights(structure: Structure) -> list[Weight]:
     for operand in operands(structure):
         native = structure.native[operand.op]
         shape = structure.shape(operand.constant)
-        at, axis = WEIGHTS.get(native, (-1, 0))
+        at, axis = WEIGHTS.get(native, (NO_WEIGHT, 0))
         found.append(
             Weight(
                 structure.op_names[operand.op],
