@@ -34,7 +34,7 @@ LAYERS = (
     {"tuning"},
     {"advice"},
     {"serve"},
-    {"cli", "neural_compressor"},
+    {"cli", "neural_compressor", "testing"},
 )
 # A backend sees the core types alone; a Diagnosis may show itself, which it does lazily.
 BACKEND_MAY_IMPORT = {
