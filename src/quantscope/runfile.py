@@ -463,7 +463,7 @@ class RunFile:
         stored = self.about("profile")
         try:
             return Profile.from_dict(stored) if stored is not None else None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(error) from error
 
     def _status(self) -> str:

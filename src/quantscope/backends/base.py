@@ -342,7 +342,7 @@ class Backend(Protocol):
             kernels: what `profile` says that it runs as.
             threads: what it was profiled with; 0 means the framework's choice.
             cores: physical cores that this process may use.
-            flags: what the processor can do, as /proc/cpuinfo names it; none if that is not known.
+            flags: what the processor can do, by LLVM's names; none if that is not known.
         """
         ...
 

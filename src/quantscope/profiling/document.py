@@ -244,6 +244,7 @@ def _dataclass_reader(wanted: type[Any]) -> Callable[[Any], Any]:
     readers = {f.name: _reader(hints[f.name]) for f in dataclasses.fields(wanted)}
 
     def read(value: Any) -> Any:
+        _accepted(value, isinstance(value, Mapping), wanted.__name__)
         unknown = value.keys() - readers.keys()
         if unknown:
             raise ValueError(f"{wanted.__name__} has no {', '.join(sorted(map(str, unknown)))}")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Collection, Sequence
 
 from quantscope.backends.base import Finding, Kernel
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.slowness import setting
 from quantscope.backends.onnx.slowness.codes import slow_on_codes
+from quantscope.backends.onnx.slowness.obstacles import X86
 from quantscope.backends.onnx.slowness.times import Times
 from quantscope.backends.onnx.slowness.unfused import Made, unfused
 from quantscope.backends.onnx.slowness.written import Written
-
-_X86 = frozenset(("x86_64", "AMD64", "i386", "i686", "x86"))
 
 
 def findings(
@@ -27,7 +25,7 @@ def findings(
         made: makes the backend's model of a changed file.
         threads: what it ran with; 0 means ONNX Runtime's own choice.
         cores: physical cores that this process may use.
-        flags: what the processor can do, as /proc/cpuinfo names it; none if that is not known.
+        flags: what the processor can do, by LLVM's names; none if that is not known.
     """
     written, times = Written(model), Times(kernels)
     found = [
@@ -36,6 +34,6 @@ def findings(
         *setting.threads(times, threads, cores),
         *setting.processor(times, flags),
     ]
-    if platform.machine() in _X86:
+    if X86:
         found += slow_on_codes(written, times, made)
     return sorted(found, key=lambda finding: -finding.cost_us)

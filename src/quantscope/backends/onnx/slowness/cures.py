@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 from quantscope.backends.onnx.slowness.rewriting import Rewriting
-from quantscope.backends.onnx.slowness.written import DEQUANTIZE, QUANTIZE
+from quantscope.backends.onnx.slowness.written import DEQUANTIZE, PRODUCTS, QUANTIZE
 
 _CODES = 255
 
@@ -30,10 +30,10 @@ def quantize_all(model: Rewriting, op: str) -> None:
         if before is not None and before.op_type == DEQUANTIZE:
             continue
         values = model.real(node.input[place])
-        if place == 1 and values is not None and node.op_type in ("Conv", "MatMul", "Gemm"):
-            node.input[place] = model.quantized_weight(values, _output_axis(node, values.ndim))
+        if place == 1 and values is not None and node.op_type in PRODUCTS:
+            model.read(node, place, model.quantized_weight(values, _output_axis(node, values.ndim)))
         else:
-            node.input[place] = model.pair(node.input[place])
+            model.read(node, place, model.pair(node.input[place]))
     _unless_quantized(model, node)
 
 
@@ -63,7 +63,7 @@ def weight_per_channel(model: Rewriting, op: str) -> None:
     node = model.nodes[op]
     values = model.real(node.input[1])
     if values is not None:
-        node.input[1] = model.quantized_weight(values, _output_axis(node, values.ndim))
+        model.read(node, 1, model.quantized_weight(values, _output_axis(node, values.ndim)))
 
 
 def float_bias(model: Rewriting, op: str) -> None:
@@ -71,7 +71,7 @@ def float_bias(model: Rewriting, op: str) -> None:
     node = model.nodes[op]
     values = model.real(node.input[2])
     if values is not None:
-        node.input[2] = model.constant(values)
+        model.read(node, 2, model.constant(values))
 
 
 def readers_behind_quantization(model: Rewriting, op: str) -> None:
@@ -163,14 +163,14 @@ def float32_scales(model: Rewriting, op: str) -> None:
         if before is not None and before.op_type == DEQUANTIZE:
             attributes = {a.name: helper.get_attribute_value(a) for a in before.attribute if a.name == "axis"}
             inputs = [before.input[0], _float32(model, before.input[1]), *before.input[2:]]
-            node.input[place] = model.node(DEQUANTIZE, inputs, domain=before.domain, **attributes)
+            model.read(node, place, model.node(DEQUANTIZE, inputs, domain=before.domain, **attributes))
         elif name in model.constants and model.constants.is_float(name):
-            node.input[place] = _float32(model, name)
+            model.read(node, place, _float32(model, name))
     ends = [node.output[0]]
     for tensor in ends:
         for reader in model.readers(tensor):
             if reader.op_type == QUANTIZE:
-                reader.input[1] = _float32(model, reader.input[1])
+                model.read(reader, 1, _float32(model, reader.input[1]))
             elif reader.op_type in ("Relu", "Clip", "LeakyRelu", "Sigmoid"):
                 ends.append(reader.output[0])
 
@@ -194,9 +194,14 @@ def without_pair(model: Rewriting, quantize: str) -> None:
     """Let everything behind this QuantizeLinear and its DequantizeLinear read what it reads."""
     node = model.nodes[quantize]
     for pair in model.readers(node.output[0]):
-        if pair.op_type == DEQUANTIZE and pair.output[0] not in model.outputs():
-            for reader in model.readers(pair.output[0]):
-                model.replace(reader, pair.output[0], node.input[0])
+        if pair.op_type != DEQUANTIZE:
+            continue
+        for reader in model.readers(pair.output[0]):
+            model.replace(reader, pair.output[0], node.input[0])
+        if pair.output[0] in model.outputs():
+            output = pair.output[0]
+            model.renamed(pair, output)
+            model.node("Identity", [node.input[0]], output)
 
 
 def _kind(model: Rewriting, conversion: onnx.NodeProto) -> object:

@@ -12,7 +12,7 @@ import onnx
 from quantscope.backends.onnx.float_view import integer_op
 from quantscope.backends.onnx.slowness.cures import weight_per_channel
 from quantscope.backends.onnx.slowness.rewriting import Rewriting
-from quantscope.backends.onnx.slowness.written import DEQUANTIZE, QUANTIZE
+from quantscope.backends.onnx.slowness.written import DEQUANTIZE, PRODUCTS, QUANTIZE
 
 _FLIP = 128
 _WEIGHT_PLACES = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "ConvInteger": 1, "MatMulInteger": 1}
@@ -36,7 +36,7 @@ def uint8_activations(model: Rewriting, _: str) -> None:
             if name in model.constants and model.constants.array(name).dtype == np.int8:
                 if name not in flipped:
                     flipped[name] = model.constant(_unsigned(model, name))
-                node.input[place] = flipped[name]
+                model.read(node, place, flipped[name])
 
 
 def _unsigned(model: Rewriting, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -48,7 +48,9 @@ def _activation_places(model: Rewriting, node: onnx.NodeProto) -> Sequence[int]:
     if node.op_type == QUANTIZE:
         return (2,)
     if node.op_type == DEQUANTIZE:
-        return () if node.input[0] in model.constants else (2,)
+        readers = model.readers(node.output[0])
+        of_weight = any(reader.op_type in PRODUCTS or "Normalization" in reader.op_type for reader in readers)
+        return () if node.input[0] in model.constants and of_weight else (0, 2)
     integer = integer_op(node)
     if integer is None:
         return ()
@@ -72,7 +74,7 @@ def int8_weight(model: Rewriting, op: str) -> None:
         name = node.input[position] if position < len(node.input) else ""
         if name in model.constants and model.constants.array(name).dtype == np.uint8:
             values = model.constants.array(name).astype(np.int16) - _FLIP
-            node.input[position] = model.constant(values.astype(np.int8))
+            model.read(node, position, model.constant(values.astype(np.int8)))
 
 
 def static(model: Rewriting, op: str) -> None:
@@ -101,7 +103,7 @@ def real_input(model: Rewriting, op: str) -> None:
     before = model.producer(node.input[0])
     quantize = model.producer(before.input[0]) if before is not None and before.op_type == DEQUANTIZE else None
     if quantize is not None and quantize.op_type == QUANTIZE:
-        node.input[0] = quantize.input[0]
+        model.read(node, 0, quantize.input[0])
 
 
 def move_real_values(model: Rewriting, op: str) -> None:
@@ -119,7 +121,7 @@ def move_real_values(model: Rewriting, op: str) -> None:
         tensor = node.output[0]
         zero = model.constant(np.array(0, np.uint8))
         scales = [model.constant(np.array(value, np.float32)) for value in (1, _NEARLY)]
-        node.input[0] = model.node(DEQUANTIZE, [node.input[0], scales[0], zero])
+        model.read(node, 0, model.node(DEQUANTIZE, [node.input[0], scales[0], zero]))
         model.node(QUANTIZE, [model.renamed(node, tensor), scales[1], zero], tensor)
 
 
@@ -129,12 +131,12 @@ def real_product(model: Rewriting, op: str) -> None:
     values = model.real(node.input[1])
     if values is None:
         return
-    node.input[1] = model.constant(values)
+    model.read(node, 1, model.constant(values))
     if len(node.input) < 3:
         # ONNX Runtime would quantize the weight again, but for a bias that is an int32 already.
         bias = np.zeros(values.shape[0], np.int32)
         inputs = [model.constant(part) for part in (bias, np.array(1, np.float32), np.array(0, np.int32))]
-        node.input.append(model.node(DEQUANTIZE, inputs))
+        model.read(node, 2, model.node(DEQUANTIZE, inputs))
 
 
 def depthwise_for_average(model: Rewriting, op: str) -> None:

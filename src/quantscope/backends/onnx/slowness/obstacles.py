@@ -7,20 +7,20 @@ each kind: docs/slowness.md.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from quantscope.backends.onnx.slowness import cures
+from quantscope.backends.onnx.slowness import cures, integer_cures
 from quantscope.backends.onnx.slowness.rewriting import Rewriting
-from quantscope.backends.onnx.slowness.written import Written
+from quantscope.backends.onnx.slowness.written import PRODUCTS, Written
 from quantscope.graph import Op
 
 Cure = Callable[[Rewriting, str], None]
 """Changes the quantization around the op of this name."""
 
-PRODUCTS = frozenset(("Conv", "MatMul", "Gemm"))
 _BINARY = frozenset(("Add", "Mul"))
 _UNARY = frozenset(("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax"))
 # These move codes as they are: codes must mean the same before and after.
@@ -37,6 +37,7 @@ _ACTIVATIONS = _CLIPPING | {
 _OLDEST_MAXPOOL = 12
 # https://github.com/microsoft/onnxruntime/pull/28229
 _BIAS_TOLERANCE = 0.01
+X86 = platform.machine() in ("x86_64", "AMD64", "i386", "i686", "x86")
 _BYTES = frozenset(("uint8", "int8"))
 
 
@@ -61,7 +62,11 @@ def obstacle(written: Written, op: Op) -> Obstacle | None:
     """The first thing in an op's quantization that keeps it from an integer kernel; None if all looks well."""
     if not has_integer_kernel(written, op):
         return None
-    return next(_Look(written, op).obstacles(), None)
+    look = _Look(written, op)
+    found = next(look.obstacles(), None)
+    # What is put in the place of float16 values is float32: it fits where quantization is all around.
+    can_try = all(written.real_type(name) == "float32" for name in look.data) or look.is_enclosed
+    return found if found is None or can_try else replace(found, cure=None)
 
 
 def has_integer_kernel(written: Written, op: Op) -> bool:
@@ -106,6 +111,12 @@ class _Look:
         before = [found for found in self.before.values() if found.inputs[0] not in self.written.fixed]
         after = self.activation.outputs[0] if self.activation is not None else self.output
         return [*before, *(self.behind or self.written.quantizations(after))]
+
+    @property
+    def is_enclosed(self) -> bool:
+        """True if all operands are dequantized or constants, and the output is quantized and nothing else."""
+        operands = all(name in self.before or name in self.written.fixed for name in self.data)
+        return operands and bool(self.behind) and len(self.readers) == len(self.behind)
 
     def _weight(self) -> Op | None:
         """The dequantization of a product's constant weight."""
@@ -166,6 +177,18 @@ class _Look:
                 cures.eight_bits,
             )
 
+        constants = [found for found in self.before.values() if self.op.op_type not in PRODUCTS]
+        signed = [found for found in (*self._activations(), *constants) if self.written.stays_signed(found)]
+        if signed and X86:
+            yield Obstacle(
+                "int8-activations",
+                "int8 activations that more than one op reads, or that are constants",
+                f"{signed[0].name} has int8 codes; x86 kernels take uint8 ones, and ONNX Runtime turns no others into"
+                " them than those that a QuantizeLinear writes for one reader",
+                "uint8 activations (int8 weights may stay)",
+                integer_cures.uint8_activations,
+            )
+
     def _granularity(self) -> Iterator[Obstacle]:
         weight = self._weight()
         if weight is None:
@@ -202,7 +225,7 @@ class _Look:
             what = "its weight is a float constant" if weight else "no input of it is quantized"
             yield Obstacle(
                 "fell-back",
-                f"{self.op.op_type} was left in float between integer ops",
+                f"{self.op.op_type} was left in float beside integer ops",
                 what,
                 "quantize it too, or also leave the ops around it in float",
                 cures.quantize_all,

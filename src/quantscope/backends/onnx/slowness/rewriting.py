@@ -18,6 +18,7 @@ from quantscope.backends.onnx.structure import graph_of
 
 _SCALE = 0.05
 _MIDDLE = 128
+_SMALLEST = 1e-30
 
 
 class Rewriting:
@@ -31,6 +32,8 @@ class Rewriting:
         self.constants = Constants(self._model)
         self.nodes: dict[str, onnx.NodeProto] = {}
         self._producers: dict[str, onnx.NodeProto] = {}
+        # Those that read a tensor, and some that did before.
+        self._readers: dict[str, list[onnx.NodeProto]] = {}
         self._added: list[onnx.NodeProto] = []
         for node in self._graph.node:
             self._note(node)
@@ -70,11 +73,12 @@ class Rewriting:
         if bias is None or len(scales[0]) > 1 or len(wanted) not in (1, bias.size):
             return
         if self.constants.array(before[2].input[0]).dtype == np.int32 and not np.allclose(scales[2], wanted, 1e-5):
-            codes = np.clip(np.rint(bias / wanted), -(2**31), 2**31 - 1).astype(np.int32)
+            steps = np.rint(bias.astype(np.float64) / np.maximum(wanted, _SMALLEST))
+            codes = np.clip(steps, -(2**31), 2**31 - 1).astype(np.int32)
             scale = wanted if len(wanted) > 1 else wanted.reshape(())
             inputs = [self.constant(codes), self.constant(scale), self.constant(np.zeros(scale.shape, np.int32))]
             along: dict[str, Any] = {"axis": 0} if len(wanted) > 1 else {}
-            node.input[2] = self.node(DEQUANTIZE, inputs, domain=before[2].domain, **along)
+            self.read(node, 2, self.node(DEQUANTIZE, inputs, domain=before[2].domain, **along))
 
     # ------------------------------------------------------------------ the graph
 
@@ -84,7 +88,15 @@ class Rewriting:
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that read a tensor."""
-        return [node for node in (*self._graph.node, *self._added) if tensor in node.input]
+        found = {id(node): node for node in self._readers.get(tensor, ()) if tensor in node.input}
+        return list(found.values())
+
+    def read(self, node: onnx.NodeProto, place: int, tensor: str) -> None:
+        """Let a node read another tensor at one place among its inputs, or behind the last one."""
+        if place == len(node.input):
+            node.input.append(tensor)
+        node.input[place] = tensor
+        self._readers.setdefault(tensor, []).append(node)
 
     def constant(self, values: NDArray[Any]) -> str:
         """The name of a new constant."""
@@ -124,12 +136,14 @@ class Rewriting:
         """Let a node read another tensor."""
         for place, name in enumerate(node.input):
             if name == old:
-                node.input[place] = new
+                self.read(node, place, new)
 
     def _note(self, node: onnx.NodeProto) -> None:
         self.nodes[node.name] = node
         for name in node.output:
             self._producers[name] = node
+        for name in node.input:
+            self._readers.setdefault(name, []).append(node)
 
     def _name(self) -> str:
         self._count += 1
@@ -190,9 +204,8 @@ class Rewriting:
     def set_qparams(self, conversions: Iterable[onnx.NodeProto], qparams: Sequence[str]) -> None:
         """Let conversions use this scale and zero point."""
         for node in conversions:
-            codes = node.input[0]
-            del node.input[:]
-            node.input.extend([codes, *qparams])
+            for place, name in enumerate(qparams, start=1):
+                self.read(node, place, name)
             kept = [a for a in node.attribute if a.name not in ("axis", "block_size", "output_dtype", "precision")]
             del node.attribute[:]
             node.attribute.extend(kept)

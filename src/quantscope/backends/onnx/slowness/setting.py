@@ -11,8 +11,8 @@ from quantscope.backends.onnx.slowness.unfused import count
 # To find a kernel's inputs and outputs and to call it takes ONNX Runtime a few µs, whatever it computes.
 _SMALL_US = 5.0
 _MANY = 0.25
-_ON_X86 = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8")
-_ON_ARM = ("asimddp", "i8mm")
+_ON_X86 = ("avx512vnni", "avxvnni", "avxvnniint8", "amx-int8")
+_ON_ARM = ("dotprod", "i8mm")
 _PRODUCT_TYPES = frozenset(("QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"))
 # Three instructions do without it what one does with it, of which memory hides a part.
 _WITHOUT_DOT_PRODUCTS = 0.5
@@ -39,8 +39,8 @@ def overhead(times: Times) -> Iterator[Finding]:
 def threads(times: Times, threads: int, cores: int) -> Iterator[Finding]:
     """A finding if there are more threads than cores, or fewer.
 
-    What more threads cost is estimated as if threads without a core of their own had to wait for one. Fewer are
-    mostly wanted, so their cost is given as 0.
+    What more threads cost is estimated as if those without a core of their own had to be waited for. Fewer are mostly
+    wanted, so their cost is given as 0.
 
     Args:
         times: the model's kernels.
@@ -69,13 +69,13 @@ def processor(times: Times, flags: Collection[str]) -> Iterator[Finding]:
 
     Args:
         times: the model's kernels.
-        flags: what the processor can do, as /proc/cpuinfo names it; none if that is not known.
+        flags: what the processor can do, by LLVM's names; none if that is not known.
     """
     products = [kernel for kernel in times.kernels if kernel.op_type in _PRODUCT_TYPES and on_codes(kernel)]
-    wanted = _ON_ARM if "asimd" in flags else _ON_X86
+    wanted = _ON_ARM if "neon" in flags else _ON_X86
     if flags and products and not set(wanted).intersection(flags):
         names = tuple(dict.fromkeys(op for kernel in products for op in kernel.ops))
-        missing = "dot products (asimddp, i8mm)" if "asimd" in flags else "VNNI or AMX"
+        missing = "dot products (dotprod, i8mm)" if "neon" in flags else "VNNI or AMX"
         yield Finding(
             "processor", names, f"this processor has no {missing}: integer products gain little over float",
             f"{us(products):.0f} µs in {count(len(products), 'integer product')}: three instructions do what one would"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper
 
 from quantscope.backends.onnx.slowness.obstacles import Cure
@@ -32,12 +34,14 @@ def _add(model: Rewriting, op: str) -> None:
     _with_constant(model, model.nodes[op], "Add", lambda values: -values)
 
 
-def _with_constant(model: Rewriting, node: onnx.NodeProto, op_type: str, function: np.ufunc) -> None:
+def _with_constant(
+    model: Rewriting, node: onnx.NodeProto, op_type: str, function: Callable[[NDArray[Any]], NDArray[Any]]
+) -> None:
     values = model.real(node.input[1])
     if values is not None and np.isfinite(found := function(values)).all():
         node.op_type = op_type
         scale = max(float(np.abs(found).max()) / 127, 1e-8)
-        node.input[1] = model.pair(model.constant(found.astype(np.float32)), scale=scale)
+        model.read(node, 1, model.pair(model.constant(found.astype(np.float32)), scale=scale))
 
 
 def _read_codes(model: Rewriting, op: str) -> None:
@@ -45,7 +49,7 @@ def _read_codes(model: Rewriting, op: str) -> None:
     node = model.nodes[op]
     before = model.producer(node.input[0])
     if before is not None and before.op_type == DEQUANTIZE:
-        node.input[0] = before.input[0]
+        model.read(node, 0, before.input[0])
 
 
 def _pad_inside(model: Rewriting, op: str) -> None:
@@ -68,7 +72,7 @@ def _pad_inside(model: Rewriting, op: str) -> None:
     for attribute in [a for a in behind.attribute if a.name in ("pads", "auto_pad")]:
         behind.attribute.remove(attribute)
     behind.attribute.append(helper.make_attribute("pads", [a + b for a, b in zip(already, added, strict=True)]))
-    behind.input[0] = node.input[0]
+    model.read(behind, 0, node.input[0])
 
 
 SUBSTITUTES: Mapping[str, Substitute] = {

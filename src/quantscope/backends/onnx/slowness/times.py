@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from quantscope.backends.base import Kernel
 
 _CODES = tuple(f"{kind}[" for kind in ("uint8", "int8", "uint16", "int16", "uint4", "int4"))
+# Weights are packed before anything runs, and no longer seen among the inputs.
+_WITH_CODES_INSIDE = frozenset(("MatMulNBits", "DynamicQuantizeMatMul"))
 _CONVERSIONS = frozenset(("quantize", "dequantize"))
 
 
 def on_codes(kernel: Kernel) -> bool:
-    """True if a kernel reads codes: it is an integer one, or moves codes as they are."""
-    return any(typed.startswith(_CODES) for typed in kernel.inputs)
+    """True if a kernel reads codes: it is an integer one, moves codes as they are, or has a weight of codes inside."""
+    return kernel.op_type in _WITH_CODES_INSIDE or any(typed.startswith(_CODES) for typed in kernel.inputs)
 
 
 def shape(typed: str) -> tuple[int, ...]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from quantscope.backends.base import Finding, Kernel, Model
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.slowness import cures
+from quantscope.backends.onnx.slowness.integer_cures import uint8_activations
 from quantscope.backends.onnx.slowness.obstacles import (
-    PRODUCTS,
     Cure,
     Obstacle,
     activation_between,
@@ -19,7 +19,7 @@ from quantscope.backends.onnx.slowness.obstacles import (
 from quantscope.backends.onnx.slowness.rewriting import Rewriting
 from quantscope.backends.onnx.slowness.substitutes import SUBSTITUTES
 from quantscope.backends.onnx.slowness.times import Times, on_codes, us
-from quantscope.backends.onnx.slowness.written import QUANTIZE, Written
+from quantscope.backends.onnx.slowness.written import PRODUCTS, QUANTIZE, Written
 from quantscope.graph import Op
 
 Made = Callable[[OnnxModel], Model]
@@ -87,8 +87,13 @@ def _obstacle(written: Written, op: Op) -> Obstacle | None:
         + (f' with mode "{op.attributes["mode"]}"' if op.op_type == "Resize" and "mode" in op.attributes else ""),
         f"it reads real values, {_conversions(written, op)}",
         "leave it in float together with the ops around it" + (f", or {instead.change}" if instead else ""),
-        instead.cure if instead and written.fixed.issuperset(op.inputs[1:]) else None,
+        instead.cure if instead and _can_try(written, op) else None,
     )
+
+
+def _can_try(written: Written, op: Op) -> bool:
+    """True if an op has constants behind its first operand, and that is not float16."""
+    return written.fixed.issuperset(op.inputs[1:]) and written.real_type((*op.inputs, "")[0]) == "float32"
 
 
 def _conversions(written: Written, op: Op) -> str:
@@ -144,6 +149,9 @@ def changed(written: Written, names: Sequence[str], cure: Cure, made: Made) -> C
         rewriting = Rewriting(written.model)
         for name in names:
             cure(rewriting, name)
+            if cure is uint8_activations:
+                # It turns them all.
+                break
         return made(rewriting.finish())
 
     return change

@@ -14,6 +14,7 @@ from quantscope.backends.onnx.structure import graph_of
 from quantscope.graph import Graph, Op
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+PRODUCTS = frozenset(("Conv", "MatMul", "Gemm"))
 
 
 class Written:
@@ -49,21 +50,44 @@ class Written:
         return tuple(op for op in self.graph.consumers.get(quantize.outputs[0], ()) if op.op_type == DEQUANTIZE)
 
     def is_quantized(self, op: Op) -> bool:
-        """True if an op that is no conversion reads dequantized operands, or what it writes is quantized."""
+        """True if an op that is no conversion reads dequantized operands, or is a product whose result is quantized.
+
+        Any other op before a QuantizeLinear has nothing to gain: this would only move before it.
+        """
         if op.op_type in (QUANTIZE, DEQUANTIZE):
             return False
-        return any(map(self.dequantization, op.inputs)) or any(map(self.quantizations, op.outputs))
+        return any(map(self.dequantization, op.inputs)) or (
+            op.op_type in PRODUCTS and any(map(self.quantizations, op.outputs))
+        )
 
     def code_type(self, conversion: Op) -> str:
         """numpy's name for the codes of a conversion."""
         codes = (conversion.inputs if conversion.op_type == DEQUANTIZE else conversion.outputs)[0]
-        if conversion.op_type == QUANTIZE and len(conversion.inputs) > 2 and conversion.inputs[2]:
-            return self.graph.tensor(conversion.inputs[2]).dtype or "uint8"
-        return self.graph.tensor(codes).dtype or "uint8"
+        zero_point = (*conversion.inputs, "")[2]
+        return self.graph.tensor(zero_point).dtype or self.graph.tensor(codes).dtype or "uint8"
+
+    def stays_signed(self, conversion: Op) -> bool:
+        """True if codes are int8, and more than one op reads them or their real values.
+
+        ONNX Runtime gives each reader a DequantizeLinear of its own, and turns int8 codes into the uint8 ones that its
+        kernels for x86 take only where one DequantizeLinear reads them.
+        """
+        if self.code_type(conversion) != "int8":
+            return False
+        codes = (conversion.inputs if conversion.op_type == DEQUANTIZE else conversion.outputs)[0]
+        behind = self.graph.consumers.get(codes, ())
+        if codes not in self.graph.producers or any(op.op_type != DEQUANTIZE for op in behind):
+            return True
+        return sum(len(self.graph.consumers.get(op.outputs[0], ())) for op in behind) > 1
 
     def scale_type(self, conversion: Op) -> str:
         """numpy's name for the type that a conversion has real values in."""
         return self.graph.tensor(conversion.inputs[1]).dtype or "float32"
+
+    def real_type(self, tensor: str) -> str:
+        """numpy's name for the type of a tensor of real values."""
+        before = self.dequantization(tensor)
+        return self.scale_type(before) if before is not None else self.graph.tensor(tensor).dtype or "float32"
 
     def follows_from_data(self, conversion: Op) -> bool:
         """True if the scale or the zero point of a conversion is no constant."""
