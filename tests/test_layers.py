@@ -21,7 +21,7 @@ LAYERS = (
     {"statistics", "pairing", "samples", "sources", "binding", "images"},
     {"backends.base", "backends.extras"},
     {"backends.tensorflow"},
-    {"backends.onnx"},
+    {"backends.onnx", "backends.litert"},
     {"backends.registry"},
     {"calibration", "evaluation", "tracing", "spread", "conversions"},
     {"diagnosis", "accuracy", "fallback", "profiling", "saturation", "doctor"},
@@ -35,7 +35,7 @@ LAYERS = (
     {"tuning"},
     {"advice"},
     {"serve"},
-    {"cli", "neural_compressor"},
+    {"cli", "neural_compressor", "testing"},
 )
 # A backend sees the core types alone; a Diagnosis may show itself, which it does lazily.
 BACKEND_MAY_IMPORT = {
@@ -48,6 +48,7 @@ BACKEND_MAY_IMPORT = {
     "scopes",
     "backends.base",
     "backends.extras",
+    "backends.tensorflow",
 }
 LAZY_UPWARDS = {("diagnosis", "report")}
 
@@ -93,14 +94,14 @@ def test_no_arrow_points_up() -> None:
 
 
 def test_backends_see_the_core_types_alone() -> None:
-    backends = {"backends.onnx", "backends.tensorflow"}
+    backends = {"backends.onnx", "backends.litert", "backends.tensorflow"}
     wrong = [(a, b) for a, b in sorted(imports()) if a in backends and b not in BACKEND_MAY_IMPORT]
     assert not wrong
 
 
 def test_no_module_above_the_backends_names_a_framework() -> None:
     for path in ROOT.rglob("*.py"):
-        if {"onnx", "tensorflow"} & set(path.relative_to(ROOT).parts):
+        if {"onnx", "litert", "tensorflow"} & set(path.relative_to(ROOT).parts):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -111,6 +112,8 @@ def test_no_module_above_the_backends_names_a_framework() -> None:
                 "torch",
                 "tensorflow",
                 "keras",
+                "ai_edge_litert",
+                "ai_edge_quantizer",
             }, path
 
 

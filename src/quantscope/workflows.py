@@ -155,7 +155,7 @@ def diagnose(
     )
     with run_file:
         if target is None and run_file.path is not None:
-            target = model_beside(run_file.path)
+            target = model_beside(run_file.path, backend.suffix)
         if given is None and target is not None:
             run_file.write_about(output=str(target.resolve()))
         with tidied(run_file, backend, target if given is None and output is None else None):
