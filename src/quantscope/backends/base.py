@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from numpy.typing import NDArray
 
 from quantscope.graph import Graph
+from quantscope.progress import Progress
 from quantscope.quantized import FloatView, Weight
 from quantscope.recipe import Recipe
 
@@ -216,8 +217,8 @@ class Backend(Protocol):
         """True if `load` can read this path or object."""
         ...
 
-    def load(self, source: object) -> Model:
-        """The model.
+    def load(self, source: object, progress: Progress | None = None) -> Model:
+        """The model; `progress` is told if there is something to wait for.
 
         Raises:
             ModelError: the source is missing, damaged or of another kind.

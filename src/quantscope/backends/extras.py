@@ -13,6 +13,11 @@ _PACKAGES = {
 }
 
 
+def missing(extra: str) -> str:
+    """The command that installs this extra; "" if all its packages are there. Imports none."""
+    return f"pip install 'quantscope[{extra}]'" if _absent(extra) else ""
+
+
 def require(extra: str, what: str) -> None:
     """Raise an UnsupportedError with the command to run if a package of this extra is not installed; import none.
 
@@ -20,9 +25,13 @@ def require(extra: str, what: str) -> None:
         extra: its name in quantscope's own requirements.
         what: what cannot be done without it, as the message begins.
     """
-    missing = [package for package in _PACKAGES[extra] if find_spec(package) is None]
-    if missing:
+    if absent := _absent(extra):
         raise UnsupportedError(
-            f"{what} needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
-            next_step=f"pip install 'quantscope[{extra}]'",
+            f"{what} needs {' and '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed",
+            accepted=f"an installation with the extra {extra}",
+            next_step=missing(extra),
         )
+
+
+def _absent(extra: str) -> list[str]:
+    return [package for package in _PACKAGES[extra] if find_spec(package) is None]

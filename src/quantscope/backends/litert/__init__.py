@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite) models, run by LiteRT's interpreter on the CPU.
+"""LiteRT (TensorFlow Lite) models, and TensorFlow's own after their conversion, run by LiteRT's interpreter on the CPU.
 
 Nothing here imports LiteRT before a model is loaded: it comes with an extra.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from quantscope.backends import extras, tensorflow
 from quantscope.backends.base import (
     CutRunner,
     Feature,
@@ -30,18 +30,31 @@ from quantscope.backends.base import (
     Trace,
 )
 from quantscope.errors import ModelError, UnsupportedError
+from quantscope.progress import Progress
 from quantscope.quantized import FloatView, Weight
 from quantscope.recipe import Recipe
 
-_NEEDED = ("ai_edge_litert", "ai_edge_quantizer")
+_EXTRA = "litert"
+
+
+def _file(path: Path, progress: Progress | None = None) -> tensorflow.Conversion:
+    """The .tflite file to read for a model.
+
+    Raises:
+        UnsupportedError: what it needs is not installed.
+    """
+    if tensorflow.recognized(path):
+        return tensorflow.converted(path, progress)
+    extras.require(_EXTRA, f"reading {path}")
+    return tensorflow.Conversion(path)
 
 
 class LiteRTBackend:
-    """The backend for .tflite models; see `quantscope.backends.base.Backend`."""
+    """The backend for .tflite models, and for what becomes one; see `quantscope.backends.base.Backend`."""
 
     name = "litert"
     suffix = ".tflite"
-    sources = "a .tflite file"
+    sources = f"a .tflite file or, with quantscope[tensorflow], {tensorflow.ACCEPTED}"
     capabilities: Mapping[Feature, str] = {
         "float models": "yes",
         "integer models": "full integer, dynamic range, weight-only, float16 weights; from any converter",
@@ -63,31 +76,23 @@ class LiteRTBackend:
     }
 
     def missing(self) -> str:
-        absent = [name for name in _NEEDED if find_spec(name) is None]
-        return "pip install 'quantscope[litert]'" if absent else ""
-
-    def _check_installed(self) -> None:
-        """Raise an UnsupportedError if LiteRT is not there."""
-        if self.missing():
-            absent = ", ".join(name for name in _NEEDED if find_spec(name) is None)
-            raise UnsupportedError(
-                f"a {self.suffix} model needs LiteRT, which is not installed: {absent}",
-                accepted="an installation with the extra litert",
-                next_step=self.missing(),
-            )
+        return extras.missing(_EXTRA)
 
     def accepts(self, source: object) -> bool:
-        return isinstance(source, str | Path) and Path(source).suffix == self.suffix and Path(source).is_file()
+        if not isinstance(source, str | Path):
+            return False
+        path = Path(source)
+        return tensorflow.recognized(path) or (path.suffix == self.suffix and path.is_file())
 
-    def load(self, source: object) -> Model:
-        self._check_installed()
-        from quantscope.backends.litert import files
-
+    def load(self, source: object, progress: Progress | None = None) -> Model:
         if not isinstance(source, str | Path):
             raise ModelError(f"not a LiteRT model: an object of type {type(source).__name__}", accepted=self.sources)
         path = Path(source)
+        file = _file(path, progress)
+        from quantscope.backends.litert import files
+
         try:
-            return self._model(files.read(path), path)
+            return self._model(files.read(file.path), path, file.notes)
         except (IndexError, TypeError, AttributeError) as error:
             # A flatbuffer has no checksum: what is wrong with it shows when it is walked through.
             raise files.damaged(str(path)) from error
@@ -105,7 +110,7 @@ class LiteRTBackend:
         files.write(model.handle.model, path)
 
     def files(self, path: Path) -> tuple[Path, ...]:
-        return (path,)
+        return tensorflow.files(path) if tensorflow.recognized(path) else (path,)
 
     def portable(self, model: Model) -> Model:
         return model
@@ -177,10 +182,10 @@ class LiteRTBackend:
         return cut.opened(runnable, tensors, outputs, activations, constants, threads=threads)
 
     def deploy(self, model: Model | Path, *, threads: int) -> AbstractContextManager[Runner]:
-        self._check_installed()
+        subject = _file(model).path if isinstance(model, Path) else model.handle
         from quantscope.backends.litert import tracing
 
-        return tracing.deployment(model if isinstance(model, Path) else model.handle, threads=threads)
+        return tracing.deployment(subject, threads=threads)
 
     def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
         from quantscope.backends.litert import profiler
@@ -200,13 +205,13 @@ class LiteRTBackend:
         return sizes.multiply_adds(model.handle, model.graph, inputs)
 
     def peak(self, threads: int) -> Peak:
-        self._check_installed()
+        extras.require(_EXTRA, "LiteRT")
         from quantscope.backends.litert import peak
 
         return peak.measured(threads)
 
     def framework(self) -> Framework:
-        self._check_installed()
+        extras.require(_EXTRA, "LiteRT")
         from quantscope.backends.litert import framework
 
         return framework.installed()

@@ -50,6 +50,7 @@ from quantscope.backends.onnx.rescaling import Rescaling
 from quantscope.backends.onnx.simulation import Simulation, simulated
 from quantscope.backends.onnx.structure import graph_of, infer_types, name_ops
 from quantscope.errors import UnsupportedError
+from quantscope.progress import Progress
 from quantscope.quantized import FloatView, RescaledQParams, Weight
 from quantscope.recipe import Recipe
 
@@ -178,7 +179,7 @@ class OnnxBackend:
             return Path(source).suffix in (".onnx", ".ort") and Path(source).exists()
         return isinstance(source, onnx.ModelProto)
 
-    def load(self, source: object) -> Model:
+    def load(self, source: object, progress: Progress | None = None) -> Model:
         if isinstance(source, onnx.ModelProto):
             return self._model(files.from_proto(source))
         path = Path(os.fspath(source))  # type: ignore[call-overload]

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from quantscope.errors import ModelError
 
-ACCEPTED = "a SavedModel folder, a .keras or .h5 file with a whole model, or a frozen graph in a .pb file"
+ACCEPTED = (
+    "a SavedModel folder (it has a saved_model.pb in it), a .keras or .h5 file with a whole model, "
+    "or a frozen graph in a .pb file"
+)
 KERAS = ".keras"
 HDF5 = (".h5", ".hdf5")
 FROZEN_GRAPH = ".pb"
@@ -30,11 +33,12 @@ def root(path: Path) -> Path:
 
 
 def files(path: Path) -> tuple[Path, ...]:
-    """All files of the model at this path, in a fixed order."""
+    """All files of the model at this path: its graph, and then the others in a fixed order."""
     path = root(path)
     if not path.is_dir():
         return (path,)
-    return tuple(sorted(file for file in path.rglob("*") if file.is_file()))
+    graph = path / _SAVED_MODEL
+    return graph, *sorted(file for file in path.rglob("*") if file.is_file() and file != graph)
 
 
 def check(path: Path) -> None:
