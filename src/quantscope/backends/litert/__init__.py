@@ -42,6 +42,7 @@ class LiteRTBackend:
     name = "litert"
     suffix = ".tflite"
     sources = "a .tflite file"
+    packages: tuple[str, ...] = ("ai-edge-litert", "ai-edge-quantizer")
     capabilities: Mapping[Feature, str] = {
         "float models": "yes",
         "integer models": "full integer, dynamic range, weight-only, float16 weights; from any converter",
