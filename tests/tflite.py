@@ -1,42 +1,110 @@
-"""Tiny .tflite models made by hand, and real ones from a package of the registry."""
+"""Tiny .tflite models made by hand, as TensorFlow's converter writes them: channels last, an open batch, its names."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quantscope.testing import TinyNetwork
 
+IMAGE, OUT = "serving_default_image:0", "StatefulPartitionedCall:0"
+STEM = "net/stem/Relu;net/stem/BiasAdd;net/body/Conv2D;net/stem/Conv2D1"
+BODY, POOL, FLOOR = "net/body/BiasAdd;net/body/Conv2D", "net/pool/Mean", "net/floor/Floor"
+SIGNATURE: Mapping[str, str] = {IMAGE: "image", OUT: "scores"}
+SHAPES: Mapping[str, list[int | None]] = {
+    IMAGE: [None, 8, 8, 3], STEM: [None, 8, 8, 8], BODY: [None, 8, 8, 16], FLOOR: [None, 8, 8, 16], POOL: [None, 16],
+    OUT: [None, 5],
+}  # fmt: skip
+_SAME: dict[str, Any] = {"padding": 0, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
 
-def tiny(path: Path) -> Path:
-    """The tiny network as a float .tflite: channels last, an open batch, and TensorFlow's names."""
+
+def tiny(path: Path, net: TinyNetwork | None = None) -> Path:
+    """The tiny network in float."""
+    return _written(path, _weights(net or TinyNetwork()), {}, SIGNATURE, floor=False)
+
+
+def classifier(path: Path) -> Path:
+    """The same with a Floor in the middle, which LiteRT has no integer form for."""
+    return _written(path, _weights(TinyNetwork()), {}, SIGNATURE, floor=True)
+
+
+def integer(path: Path, signature: Mapping[str, str] | None = SIGNATURE) -> Path:
+    """The same in int8 from its inputs to its outputs, weights per channel.
+
+    The scales are those of the values that the network has for eight samples.
+    """
+    net = TinyNetwork()
+    weights = _weights(net)
+    activations = {name: _scale(values) for name, values in _values(net).items()}
+    coded: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {}
+    for layer, source in (("stem", IMAGE), ("body", STEM), ("head", POOL)):
+        kernel, bias = (name for name in weights if name.startswith(f"net/{layer}/"))
+        values = weights[kernel]
+        scale = np.abs(values.reshape(len(values), -1)).max(1) / 127
+        codes = np.rint(values / scale.reshape(-1, *[1] * (values.ndim - 1))).astype(np.int8)
+        coded[kernel] = codes, {"scale": scale.tolist(), "axis": 0}
+        scale = scale * activations[source]["scale"][0]
+        coded[bias] = np.rint(weights[bias] / scale).astype(np.int32), {"scale": scale.tolist(), "axis": 0}
+    return _written(path, coded, activations, signature, floor=False)
+
+
+def _weights(net: TinyNetwork) -> dict[str, NDArray[Any]]:
+    return {
+        "net/stem/Conv2D": net.stem.transpose(0, 2, 3, 1),
+        "net/stem/BiasAdd/ReadVariableOp": net.stem_bias,
+        "net/body/Conv2D": net.body.transpose(0, 2, 3, 1),
+        "net/body/BiasAdd/ReadVariableOp": net.body_bias,
+        "net/head/MatMul": net.head.T,
+        "net/head/BiasAdd/ReadVariableOp": net.head_bias,
+    }
+
+
+def _values(net: TinyNetwork) -> dict[str, NDArray[np.float64]]:
+    """All activations for eight samples."""
+    samples = net.samples(8)
+    x = np.pad(samples.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+    stem = np.maximum(np.einsum("nihwyx,oiyx->nohw", windows, net.stem) + net.stem_bias[:, None, None], 0)
+    body = np.einsum("nihw,oi->nohw", stem, net.body[:, :, 0, 0]) + net.body_bias[:, None, None]
+    return {IMAGE: samples, STEM: stem, BODY: body, POOL: body.mean((2, 3)), OUT: net.outputs(samples)}
+
+
+def _scale(values: NDArray[Any]) -> dict[str, Any]:
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    scale = (high - low) / 255
+    return {"scale": [scale], "zero_point": [round(-128 - low / scale)]}
+
+
+def _written(
+    path: Path,
+    weights: Mapping[str, Any],
+    scales: Mapping[str, Any],
+    signature: Mapping[str, str] | None,
+    *,
+    floor: bool,
+) -> Path:
     from quantscope.backends.litert.building import Builder
 
-    net, made = TinyNetwork(), Builder()
-    made.tensor("serving_default_image:0", [None, 8, 8, 3])
-    made.constant("net/stem/Conv2D", np.ascontiguousarray(net.stem.transpose(0, 2, 3, 1)))
-    made.constant("net/stem/BiasAdd/ReadVariableOp", net.stem_bias)
-    made.constant("net/body/Conv2D", np.ascontiguousarray(net.body.transpose(0, 2, 3, 1)))
-    made.constant("net/body/BiasAdd/ReadVariableOp", net.body_bias)
+    made = Builder()
+    for name, found in weights.items():
+        values, quantization = found if isinstance(found, tuple) else (found, {})
+        made.constant(name, np.ascontiguousarray(values), **quantization)
     made.constant("net/pool/Mean/reduction_indices", np.array([1, 2], np.int32))
-    made.constant("net/head/MatMul", np.ascontiguousarray(net.head.T))
-    made.constant("net/head/BiasAdd/ReadVariableOp", net.head_bias)
-    stem = made.tensor("net/stem/Relu;net/stem/BiasAdd;net/body/Conv2D;net/stem/Conv2D1", [None, 8, 8, 8])
-    body = made.tensor("net/body/BiasAdd;net/body/Conv2D", [None, 8, 8, 16])
-    pool = made.tensor("net/pool/Mean", [None, 16])
-    out = made.tensor("StatefulPartitionedCall:0", [None, 5])
-    same = {"padding": 0, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
-    made.op(
-        "CONV_2D", ["serving_default_image:0", "net/stem/Conv2D", "net/stem/BiasAdd/ReadVariableOp"], [stem],
-        "Conv2DOptions", **same, fusedActivationFunction=1,
-    )  # fmt: skip
-    made.op("CONV_2D", [stem, "net/body/Conv2D", "net/body/BiasAdd/ReadVariableOp"], [body], "Conv2DOptions", **same)
-    made.op("MEAN", [body, "net/pool/Mean/reduction_indices"], [pool], "ReducerOptions", keepDims=False)
-    made.op(
-        "FULLY_CONNECTED", [pool, "net/head/MatMul", "net/head/BiasAdd/ReadVariableOp"], [out], "FullyConnectedOptions"
-    )
-    path.write_bytes(
-        made.finished(["serving_default_image:0"], [out], {"serving_default_image:0": "image", out: "scores"})
-    )
+    for name, shape in SHAPES.items():
+        if floor or name != FLOOR:
+            made.tensor(name, shape, "int8" if scales else "float32", **scales.get(name, {}))
+    kernels = [name for name in weights if "BiasAdd" not in name]
+    biases = [name for name in weights if "BiasAdd" in name]
+    made.op("CONV_2D", [IMAGE, kernels[0], biases[0]], [STEM], "Conv2DOptions", **_SAME, fusedActivationFunction=1)
+    made.op("CONV_2D", [STEM, kernels[1], biases[1]], [BODY], "Conv2DOptions", **_SAME)
+    if floor:
+        made.op("FLOOR", [BODY], [FLOOR])
+    pooled = FLOOR if floor else BODY
+    made.op("MEAN", [pooled, "net/pool/Mean/reduction_indices"], [POOL], "ReducerOptions", keepDims=False)
+    made.op("FULLY_CONNECTED", [POOL, kernels[2], biases[2]], [OUT], "FullyConnectedOptions")
+    path.write_bytes(made.finished([IMAGE], [OUT], signature or None))
     return path

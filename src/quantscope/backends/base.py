@@ -200,13 +200,14 @@ Feature = Literal[
 class Backend(Protocol):
     """A framework. A capability it lacks raises `UnsupportedError`.
 
-    `suffix` is that of its files, `sources` says for a message what it reads. `capabilities` says of each feature what
-    there is of it: "" where there is nothing.
+    `suffix` is that of its files, `sources` says for a message what it reads, `packages` on which distributions its
+    figures depend. `capabilities` says of each feature what there is of it: "" where there is nothing.
     """
 
     name: str
     suffix: str
     sources: str
+    packages: tuple[str, ...]
     capabilities: Mapping[Feature, str]
 
     def missing(self) -> str:

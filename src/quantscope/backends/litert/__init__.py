@@ -55,6 +55,7 @@ class LiteRTBackend:
     name = "litert"
     suffix = ".tflite"
     sources = f"a .tflite file or, with quantscope[tensorflow], {tensorflow.ACCEPTED}"
+    packages: tuple[str, ...] = ("ai-edge-litert", "ai-edge-quantizer")
     capabilities: Mapping[Feature, str] = {
         "float models": "yes",
         "integer models": "full integer, dynamic range, weight-only, float16 weights; from any converter",

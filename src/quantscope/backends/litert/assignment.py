@@ -66,10 +66,8 @@ def check_defaults(recipe: Recipe) -> None:
     if activations.bits not in _WIDTHS:
         raise RecipeError(
             f"LiteRT runs no activations of {activations.bits} bits: activations.dtype is {activations.dtype}",
-            accepted="int8 (uint8 becomes int8: the same values, codes moved by 128), int16",
+            accepted="int8, int16; uint8 and uint16 become those",
         )
-    if activations.bits == 16 and not activations.signed:
-        raise RecipeError(f"LiteRT has no {activations.dtype} activations", accepted="int16, int8")
     if not isinstance(activations.granularity, PerTensor):
         raise RecipeError("LiteRT has one scale per activation", accepted='activations.granularity "per_tensor"')
     if weights.bits == 16:

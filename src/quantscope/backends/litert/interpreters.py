@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,10 +16,27 @@ import numpy as np
 from ai_edge_litert import interpreter as litert
 from numpy.typing import NDArray
 
+from quantscope.backends.litert.building import Builder
 from quantscope.backends.litert.float_view import Place
 from quantscope.errors import DataError, ModelError
 
 OUTPUT_DTYPES = "biufc"
+
+
+@cache
+def _announced() -> None:
+    """Let LiteRT say where nobody reads it that it uses XNNPACK: it does so once, amid a command's own lines."""
+    builder = Builder()
+    builder.op("NEG", [builder.tensor("x", [1])], [builder.tensor("y", [1])])
+    standard_error = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        litert.Interpreter(model_content=builder.finished(["x"], ["y"])).allocate_tensors()
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+        os.close(nowhere)
 
 
 def interpreter(
@@ -41,6 +59,7 @@ def interpreter(
         ModelError: LiteRT refuses the model.
     """
     kind = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if plain else litert.OpResolverType.AUTO
+    _announced()
     try:
         with warnings.catch_warnings():
             # Keeping all tensors takes memory: that is what --memory is for.

@@ -83,6 +83,9 @@ def quantize(
     notes = [f"{selector} matches no op of the model" for selector in lost]
     assignment = assign(graph, recipe)
     notes += _summary(assignment.unsupported)
+    wide = recipe.activations
+    if wide.bits == 16 and not (wide.signed and wide.symmetric):
+        notes.append("activations of 16 bits are int16 and symmetric in LiteRT: the code of zero is 0")
     if recipe.format == "qoperator":
         notes.append("LiteRT has one format: its integer ops read and write codes")
     if recipe.reduce_range:
@@ -137,7 +140,7 @@ def _normalised(model: LiteRTModel) -> tuple[Any, bool]:
     own = unique(name or f"tensor {i}" for i, name in enumerate(given))
     for tensor, name, before in zip(tensors, own, given, strict=True):
         if name != before:
-            tensor.name, changed = name, True
+            tensor.name, changed = name.encode(), True
     return table, changed
 
 

@@ -168,7 +168,8 @@ class _Simulation:
         ]
         self._real[codes] = real
         if self._code_places.get(name) == codes:
-            self._places[name] = Place(real)
+            # Not from what is dequantized: where all readers take codes, LiteRT leaves that out.
+            self._places[name] = Place(codes, self._structure.constants.qparams(codes))
 
     def _float_operand(self, tensor: int) -> int:
         s = self._structure

@@ -151,6 +151,7 @@ class OnnxBackend:
     name = "onnx"
     suffix = ".onnx"
     sources = "an .onnx file"
+    packages: tuple[str, ...] = ("onnxruntime", "onnx")
     capabilities: Mapping[Feature, str] = {
         "float models": "yes",
         "integer models": "QDQ, QOperator, dynamic, weight-only; from any tool",
