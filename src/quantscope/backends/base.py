@@ -241,6 +241,15 @@ class Backend(Protocol):
         """
         ...
 
+    def fits_in_memory_form(self, model: Model) -> bool:
+        """True if `memory_form` is something that the framework itself can run."""
+        ...
+
+    def memory_form(self, model: Model) -> Any:
+        """A copy of the model as the framework's own code takes it, with all weights, without a file; to be changed
+        where that kind of object can be."""
+        ...
+
     def prepare(self, model: Model) -> Model:
         """The float model as quantization will see it: shapes inferred, constants and batch normalization folded."""
         ...

@@ -35,18 +35,20 @@ from quantscope.quantized import FloatView, Weight
 from quantscope.recipe import Recipe
 
 _EXTRA = "litert"
+# What a .tflite file's content has behind its first four bytes.
+_IDENTIFIER = b"TFL3"
 
 
-def _file(path: Path, progress: Progress | None = None) -> tensorflow.Conversion:
+def _file(source: Any, progress: Progress | None = None) -> tensorflow.Conversion:
     """The .tflite file to read for a model.
 
     Raises:
         UnsupportedError: what it needs is not installed.
     """
-    if tensorflow.recognized(path):
-        return tensorflow.converted(path, progress)
-    extras.require(_EXTRA, f"reading {path}")
-    return tensorflow.Conversion(path)
+    if tensorflow.recognized(source):
+        return tensorflow.converted(source, progress)
+    extras.require(_EXTRA, f"reading {source}")
+    return tensorflow.Conversion(Path(source))
 
 
 class LiteRTBackend:
@@ -80,23 +82,28 @@ class LiteRTBackend:
         return extras.missing(_EXTRA)
 
     def accepts(self, source: object) -> bool:
-        if not isinstance(source, str | Path):
-            return False
-        path = Path(source)
-        return tensorflow.recognized(path) or (path.suffix == self.suffix and path.is_file())
+        if isinstance(source, str | Path) and Path(source).suffix == self.suffix:
+            return Path(source).is_file()
+        return tensorflow.recognized(source) or (isinstance(source, bytes) and source[4:8] == _IDENTIFIER)
 
     def load(self, source: object, progress: Progress | None = None) -> Model:
-        if not isinstance(source, str | Path):
+        if not isinstance(source, str | Path) and not self.accepts(source):
             raise ModelError(f"not a LiteRT model: an object of type {type(source).__name__}", accepted=self.sources)
-        path = Path(source)
-        file = _file(path, progress)
+        if isinstance(source, bytes):
+            extras.require(_EXTRA, "reading a .tflite model")
+        else:
+            file = _file(source, progress)
         from quantscope.backends.litert import files
 
+        name = str(source) if isinstance(source, str | Path) else f"an object of type {type(source).__name__}"
         try:
+            if isinstance(source, bytes):
+                return self._model(files.checked(source, name))
+            path = Path(source) if isinstance(source, str | Path) else None
             return self._model(files.read(file.path), path, file.notes)
         except (IndexError, TypeError, AttributeError) as error:
             # A flatbuffer has no checksum: what is wrong with it shows when it is walked through.
-            raise files.damaged(str(path)) from error
+            raise files.damaged(name) from error
 
     def _model(self, model: Any, path: Path | None = None, notes: tuple[str, ...] = ()) -> Model:
         from quantscope.backends.litert.handle import Handle
@@ -115,6 +122,13 @@ class LiteRTBackend:
 
     def portable(self, model: Model) -> Model:
         return model
+
+    def fits_in_memory_form(self, model: Model) -> bool:
+        return True
+
+    def memory_form(self, model: Model) -> bytes:
+        content: bytes = model.handle.model.content
+        return content
 
     def prepare(self, model: Model) -> Model:
         return model

@@ -205,6 +205,13 @@ class OnnxBackend:
     def portable(self, model: Model) -> Model:
         return replace(model, handle=model.handle.portable())
 
+    def fits_in_memory_form(self, model: Model) -> bool:
+        fits: bool = model.handle.model.fits_in_message
+        return fits
+
+    def memory_form(self, model: Model) -> onnx.ModelProto:
+        return model.handle.model.with_weights()
+
     def prepare(self, model: Model) -> Model:
         prepared, notes = model.handle.prepared
         return self._model(prepared, model.path, notes)

@@ -7,10 +7,12 @@ import os
 import shutil
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from quantscope.backends.tensorflow import formats
 from quantscope.errors import OutputError
@@ -26,12 +28,22 @@ _UNFINISHED_SECONDS = 24 * 3600
 def place(path: Path) -> Path:
     """The folder for what is made of the model at this path by the TensorFlow that is installed."""
     digest = hashlib.sha256(f"{_VERSION} {_installed()} {path.suffix.lower()}".encode())
-    for file in formats.files(path):
-        name = file.relative_to(path).as_posix() if path.is_dir() else ""
-        digest.update(f"\0{name}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
+    for name, content in _contents(path):
+        with content:
+            digest.update(f"\0{name}\0".encode() + hashlib.file_digest(content, "sha256").digest())
     return _root() / digest.hexdigest()
+
+
+def _contents(path: Path) -> Iterator[tuple[str, Any]]:
+    """All that a model is made of, by its name, ready to be read."""
+    if path.suffix.lower() == formats.KERAS:
+        with zipfile.ZipFile(path) as archive:
+            # The same model saved again has another date in it.
+            for name in sorted(set(archive.namelist()) - {"metadata.json"}):
+                yield name, archive.open(name)
+        return
+    for file in formats.files(path):
+        yield file.relative_to(path).as_posix() if path.is_dir() else "", file.open("rb")
 
 
 def used(folder: Path) -> None:

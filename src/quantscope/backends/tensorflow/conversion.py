@@ -14,10 +14,12 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from quantscope import errors
 from quantscope.backends.extras import require
-from quantscope.backends.tensorflow import cache, formats
+from quantscope.backends.tensorflow import cache, formats, keras_objects
 from quantscope.errors import ModelError, QuantscopeError
 from quantscope.progress import Progress, Silent
 
@@ -34,19 +36,22 @@ class Conversion:
     notes: tuple[str, ...] = ()
 
 
-def converted(source: str | Path, progress: Progress | None = None) -> Conversion:
+def converted(source: Any, progress: Progress | None = None) -> Conversion:
     """Return the model as a float .tflite file with one signature; its outputs were compared with TensorFlow's own.
 
     The first time takes seconds; afterwards the file in the user's cache serves, as long as the content is the same.
 
     Args:
-        source: a SavedModel folder, a .keras or .h5 file, or a frozen graph in a .pb file.
+        source: a SavedModel folder, a .keras or .h5 file, or a frozen graph in a .pb file, by its path; or a Keras
+            model.
         progress: is told that the conversion goes on.
     Raises:
         UnsupportedError: TensorFlow is not installed, or the model has an op that LiteRT does not have.
         ModelError: the model cannot be read or converted, or what it was converted to computes something else.
         OutputError: the cache cannot be written.
     """
+    if formats.is_keras_model(source):
+        return _of_object(source, progress)
     path = formats.root(Path(source).absolute())
     try:
         formats.check(path)
@@ -62,6 +67,15 @@ def converted(source: str | Path, progress: Progress | None = None) -> Conversio
             _convert(path, unfinished)
     report = json.loads((folder / REPORT).read_text("utf-8"))
     return Conversion(folder / MODEL, tuple(report["notes"]))
+
+
+def _of_object(model: Any, progress: Progress | None) -> Conversion:
+    with TemporaryDirectory(prefix="quantscope-") as folder:
+        try:
+            return converted(keras_objects.saved(model, Path(folder) / f"model{formats.KERAS}"), progress)
+        except ModelError:
+            # Layers of the user's own, which a .keras file only names, are functions in a SavedModel.
+            return converted(keras_objects.saved(model, Path(folder) / "saved_model"), progress)
 
 
 def _convert(path: Path, folder: Path) -> None:

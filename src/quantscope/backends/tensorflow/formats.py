@@ -20,11 +20,17 @@ _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def recognized(source: object) -> bool:
-    """True if this is the path of a file or a folder as TensorFlow writes them."""
+    """True if this is the path of a file or a folder as TensorFlow writes them, or a Keras model."""
     if not isinstance(source, str | Path):
-        return False
+        return is_keras_model(source)
     path = Path(source)
     return (path / _SAVED_MODEL).is_file() or (path.suffix.lower() in _SUFFIXES and path.is_file())
+
+
+def is_keras_model(source: object) -> bool:
+    """True for a model of Keras, told by the modules of its classes: Keras is not imported for this."""
+    makers = {kind.__module__.partition(".")[0] for kind in type(source).__mro__}
+    return bool(makers & {"keras", "tf_keras"}) and hasattr(source, "save") and hasattr(source, "export")
 
 
 def root(path: Path) -> Path:
