@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -11,10 +13,12 @@ import pytest
 from onnx import helper
 
 from conftest import make_model
+from quantscope.backends.base import Feature
 from quantscope.backends.registry import backend, names
 from quantscope.testing import CHECKS, Case, TinyNetwork, check_backend
 from tflite import tiny
 
+DOCS = Path(__file__).parent.parent / "docs"
 NETWORK = TinyNetwork()
 SAMPLES = NETWORK.samples(8)
 
@@ -48,6 +52,13 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if missing := backend(name).missing():
         pytest.skip(f"the backend {name} is not installed; next step: {missing}")
     return MAKERS[name](tmp_path_factory.mktemp(name))
+
+
+def test_the_table_in_the_docs_is_what_the_backends_say() -> None:
+    module = runpy.run_path(str(DOCS / "frameworks.py"))
+    page = (DOCS / "frameworks.md").read_text()
+    assert module["with_table"](page) == page, "next step: python docs/frameworks.py"
+    assert all(f"| {feature} |" in page for feature in get_args(Feature))
 
 
 def test_every_backend_is_checked() -> None:

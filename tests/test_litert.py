@@ -158,14 +158,14 @@ def test_a_file_of_integers_from_elsewhere_pairs_by_name(network: Path, tmp_path
     reference, quantized = LITERT.load(network), LITERT.load(other)
     assert [t.dtype for t in (*quantized.graph.inputs, *quantized.graph.outputs)] == ["float32", "float32"]
     for trace in ("deployed", "simulated"):
-        found = paired(LITERT, reference, quantized, trace)  # type: ignore[arg-type]
+        found = paired(LITERT, reference, quantized, trace)
         assert [(p.op.name, p.quantized_op, p.how) for p in found.pairs] == [
             (o.name, o.name, "name") for o in reference.graph.ops
         ]
         assert coverage(found.skipped, found.compute_ops) == 1
-    found = quantscope.diagnose(network, other, data={"image": images()})
-    assert all(row.sqnr_db > 15 and row.budget is not None for row in activations(found))
-    assert {row.role for op in found.rows for row in op.weights} == {"weight", "bias"}
+    diagnosis = quantscope.diagnose(network, other, data={"image": images()})
+    assert all(row.sqnr_db > 15 and row.budget is not None for row in activations(diagnosis))
+    assert {row.role for op in diagnosis.rows for row in op.weights} == {"weight", "bias"}
 
 
 @needs_litert
@@ -310,7 +310,7 @@ def test_weights_behind_the_flatbuffer_are_found(network: Path, tmp_path: Path) 
     for model in (one, other):
         with LITERT.open_cut(model, names, names[:1], trace="exact", threads=1) as cut:
             results.append(cut.run({"image": images(1)})[names[0]])
-    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(results[0], results[1])
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ModelError, match="damaged"):
         LITERT.load(path)
