@@ -62,13 +62,15 @@ def _encoded(proto: onnx.ModelProto, node: onnx.NodeProto, bias: NDArray[np.floa
     scale = np.float32(np.abs(bias).max(initial=0) / _HIGHEST_CODE) or np.float32(1)
     codes = np.rint(bias / np.float64(scale)).astype(np.int32)
     name = f"{node.name}_bias"
-    proto.graph.initializer.append(numpy_helper.from_array(codes, f"{name}_quantized"))
-    proto.graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), f"{name}_scale"))
+    constants = {"quantized": codes, "scale": np.array(scale, np.float32), "zero_point": np.array(0, np.int32)}
+    proto.graph.initializer.extend(
+        numpy_helper.from_array(values, f"{name}_{key}") for key, values in constants.items()
+    )
     while len(node.input) <= _BIAS:
         node.input.append("")
     node.input[_BIAS] = f"{name}_DequantizeLinear_Output"
     return helper.make_node(
-        "DequantizeLinear", [f"{name}_quantized", f"{name}_scale"], [node.input[_BIAS]], f"{name}_DequantizeLinear"
+        "DequantizeLinear", [f"{name}_{key}" for key in constants], [node.input[_BIAS]], f"{name}_DequantizeLinear"
     )
 
 
