@@ -112,7 +112,12 @@ class LiteRTBackend:
         return model
 
     def prepare(self, model: Model) -> Model:
-        return model
+        from quantscope.backends.litert.structure import graph_of
+
+        handle = model.handle.prepared
+        if handle is model.handle:
+            return model
+        return replace(model, graph=graph_of(handle.structure), handle=handle)
 
     def equalize(self, model: Model) -> Model:
         note = "channels are not equalized: quantscope does not rescale LiteRT models"
