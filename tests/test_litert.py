@@ -26,7 +26,7 @@ from quantscope.samples import Samples
 from quantscope.testing import TinyNetwork
 from quantscope.workflows import paired
 from registry import registry_model
-from tflite import expanded, floored, integer, tiny
+from tflite import expanded, floored, halved, integer, tiny
 
 LITERT: Backend = backend("litert")
 MISSING = LITERT.missing()
@@ -284,6 +284,22 @@ def test_what_litert_cannot_do_is_said(network: Path) -> None:
     equalized = LITERT.equalize(model)
     assert "not equalized" in equalized.notes[-1]
     assert equalized.handle is model.handle
+
+
+@needs_litert
+def test_weights_of_16_bits_are_read_and_quantized(network: Path, tmp_path: Path) -> None:
+    """float16 weights behind a DEQUANTIZE, as the converter writes them, are ordinary weights."""
+    path = halved(tmp_path / "half.tflite")
+    model, reference = LITERT.load(path), LITERT.load(network)
+    for half, whole in zip(LITERT.weights(model), LITERT.weights(reference), strict=True):
+        assert (half.op, half.role, half.shape, half.qparams) == (whole.op, whole.role, whole.shape, None)
+        np.testing.assert_allclose(half.read(), whole.read(), rtol=1e-3)
+    found = quantscope.diagnose(path, data={"image": images(16)})
+    assert all(row.sqnr_db > 20 and row.budget is not None for row in activations(found))
+    assert sum(row.dtype == "int8" for op in found.rows for row in op.weights if row.role == "weight") == 3
+    with LITERT.profile(model, threads=1) as profiler:
+        profiler.run({"image": images(1)})
+        assert {kernel.role for kernel in profiler.finish()[1]} == {"compute"}
 
 
 @needs_litert

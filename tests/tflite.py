@@ -41,6 +41,11 @@ def expanded(path: Path) -> Path:
     return _written(path, _weights(TinyNetwork()), {}, SIGNATURE, between="EXPAND_DIMS")
 
 
+def halved(path: Path) -> Path:
+    """The same with weights in float16, which a DEQUANTIZE brings to float32."""
+    return _written(path, {n: w.astype(np.float16) for n, w in _weights(TinyNetwork()).items()}, {}, SIGNATURE)
+
+
 def integer(path: Path, signature: Mapping[str, str] | None = SIGNATURE) -> Path:
     """The same in int8 from its inputs to its outputs, weights per channel.
 
@@ -101,18 +106,22 @@ def _written(
     for name, found in weights.items():
         values, quantization = found if isinstance(found, tuple) else (found, {})
         made.constant(name, np.ascontiguousarray(values), **quantization)
+        if values.dtype == np.float16:
+            made.op("DEQUANTIZE", [name], [made.tensor(f"{name}_dequantize", values.shape)])
     for name, shape in SHAPES.items():
         made.tensor(name, shape, "int8" if scales else "float32", **scales.get(name, {}))
-    kernels = [name for name in weights if "BiasAdd" not in name]
-    biases = [name for name in weights if "BiasAdd" in name]
+    halves = any(getattr(found, "dtype", None) == np.float16 for found in weights.values())
+    operands = {name: f"{name}_dequantize" if halves else name for name in weights}
+    kernels = [operand for name, operand in operands.items() if "BiasAdd" not in name]
+    biases = [operand for name, operand in operands.items() if "BiasAdd" in name]
     made.op("CONV_2D", [IMAGE, kernels[0], biases[0]], [STEM], "Conv2DOptions", **_SAME, fusedActivationFunction=1)
     made.op("CONV_2D", [STEM, kernels[1], biases[1]], [BODY], "Conv2DOptions", **_SAME)
     pooled, axes = BODY, [1, 2]
     if between:
         pooled, shape, axes = BETWEEN[between]
         made.tensor(pooled, shape)
-        operands = [made.constant("net/expand/dim", np.array(1, np.int32))] if between == "EXPAND_DIMS" else []
-        made.op(between, [BODY, *operands], [pooled], "ExpandDimsOptions" if operands else "")
+        axis = [made.constant("net/expand/dim", np.array(1, np.int32))] if between == "EXPAND_DIMS" else []
+        made.op(between, [BODY, *axis], [pooled], "ExpandDimsOptions" if axis else "")
     made.constant("net/pool/Mean/reduction_indices", np.array(axes, np.int32))
     made.op("MEAN", [pooled, "net/pool/Mean/reduction_indices"], [POOL], "ReducerOptions", keepDims=False)
     made.op("FULLY_CONNECTED", [POOL, kernels[2], biases[2]], [OUT], "FullyConnectedOptions")

@@ -186,7 +186,9 @@ class LiteRTBackend:
         self._check_installed()
         from quantscope.backends.litert import tracing
 
-        return tracing.deployment(model if isinstance(model, Path) else model.handle, threads=threads)
+        if isinstance(model, Path):
+            return tracing.deployment(model, None, threads=threads)
+        return tracing.deployment(model.path, model.handle, threads=threads)
 
     def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
         from quantscope.backends.litert import profiler

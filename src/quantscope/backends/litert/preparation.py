@@ -5,23 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quantscope.backends.litert import schema
 from quantscope.backends.litert.files import LiteRTModel, checked
-from quantscope.backends.litert.structure import Structure
+from quantscope.backends.litert.structure import DEQUANTIZE, Structure
 
 # They give another shape to the same values.
 _RESHAPING = frozenset(("EXPAND_DIMS", "SQUEEZE"))
 
 
 def prepared(model: LiteRTModel, structure: Structure) -> LiteRTModel:
-    """The model with a RESHAPE, which can work on codes, for each EXPAND_DIMS and SQUEEZE of real values."""
+    """The model with weights in float32, and a RESHAPE, which can work on codes, for EXPAND_DIMS and SQUEEZE."""
+    unpacking = [
+        at
+        for at, native in enumerate(structure.native)
+        if native == DEQUANTIZE and int(structure.operators[at].inputs[0]) in structure.constants
+    ]
     targets = {
         at: target
         for at, native in enumerate(structure.native)
         if native in _RESHAPING and (target := _target(structure, at)) is not None
     }
-    if not targets:
+    if not (targets or unpacking):
         return model
     table = model.copied()
     operators = table.subgraphs[0].operators
@@ -34,6 +40,13 @@ def prepared(model: LiteRTModel, structure: Structure) -> LiteRTModel:
         made.builtinOptions = schema.tables.ReshapeOptionsT()
         made.builtinOptions.newShape = target
         operators[at] = made
+    for at in unpacking:
+        stored, tensors = int(operators[at].inputs[0]), table.subgraphs[0].tensors
+        written = tensors[int(operators[at].outputs[0])]
+        written.buffer = _buffer(table, structure.constants.real(stored).astype(np.float32))
+        # The weight keeps its name, by which an op may be called.
+        written.name, tensors[stored].name = tensors[stored].name, written.name
+    table.subgraphs[0].operators = [op for at, op in enumerate(operators) if at not in set(unpacking)]
     return checked(schema.packed(table), "the prepared model")
 
 
@@ -53,12 +66,17 @@ def _target(structure: Structure, at: int) -> list[int] | None:
 
 
 def _constant(table: Any, name: str, values: list[int]) -> int:
-    buffer = schema.tables.BufferT()
-    buffer.data = np.frombuffer(np.array(values, np.int32).tobytes(), np.uint8)
-    table.buffers.append(buffer)
     made = schema.tables.TensorT()
     made.name, made.type, made.shape = name, schema.tables.TensorType.INT32, np.array([len(values)], np.int32)
-    made.buffer, made.hasRank = len(table.buffers) - 1, True
+    made.buffer, made.hasRank = _buffer(table, np.array(values, np.int32)), True
     tensors = table.subgraphs[0].tensors
     tensors.append(made)
     return len(tensors) - 1
+
+
+def _buffer(table: Any, values: NDArray[Any]) -> int:
+    """The number of a new buffer with these values."""
+    made = schema.tables.BufferT()
+    made.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+    table.buffers.append(made)
+    return len(table.buffers) - 1
