@@ -20,7 +20,7 @@ LAYERS = (
     {"matching", "confirmation", "error_flow"},
     {"statistics", "pairing", "samples", "sources", "binding", "images"},
     {"backends.base"},
-    {"backends.onnx"},
+    {"backends.onnx", "backends.litert"},
     {"backends.registry"},
     {"calibration", "evaluation", "tracing", "spread", "conversions"},
     {"diagnosis", "accuracy", "fallback", "profiling", "saturation", "doctor"},
@@ -34,7 +34,7 @@ LAYERS = (
     {"tuning"},
     {"advice"},
     {"serve"},
-    {"cli", "neural_compressor"},
+    {"cli", "neural_compressor", "testing"},
 )
 # A backend sees the core types alone; a Diagnosis may show itself, which it does lazily.
 BACKEND_MAY_IMPORT = {
@@ -45,7 +45,6 @@ BACKEND_MAY_IMPORT = {
     "recipe",
     "scopes",
     "backends.base",
-    "backends.onnx",
 }
 LAZY_UPWARDS = {("diagnosis", "report")}
 
@@ -91,13 +90,14 @@ def test_no_arrow_points_up() -> None:
 
 
 def test_backends_see_the_core_types_alone() -> None:
-    wrong = [a for a in sorted(imports()) if a[0] == "backends.onnx" and a[1] not in BACKEND_MAY_IMPORT]
+    backends = {"backends.onnx", "backends.litert"}
+    wrong = [(a, b) for a, b in sorted(imports()) if a in backends and b not in BACKEND_MAY_IMPORT]
     assert not wrong
 
 
 def test_no_module_above_the_backends_names_a_framework() -> None:
     for path in ROOT.rglob("*.py"):
-        if "onnx" in path.relative_to(ROOT).parts:
+        if {"onnx", "litert"} & set(path.relative_to(ROOT).parts):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -107,6 +107,8 @@ def test_no_module_above_the_backends_names_a_framework() -> None:
                 "onnxruntime",
                 "torch",
                 "tensorflow",
+                "ai_edge_litert",
+                "ai_edge_quantizer",
             }, path
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from quantscope.graph import Graph, Op
 
-_CHANNELS_SECOND = frozenset(
+_SPATIAL = frozenset(
     (
         "Conv", "FusedConv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool",
         "GlobalLpPool", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN",
@@ -67,8 +67,8 @@ def _rank(graph: Graph, name: str) -> int | None:
 
 def _axis(graph: Graph, op: Op, found: Mapping[str, int], static: set[str]) -> int | None:
     """The axis of the first output's channels; negative where it is known from the back alone."""
-    if op.op_type in _CHANNELS_SECOND:
-        return 1
+    if op.op_type in _SPATIAL:
+        return -1 if graph.channels_last else 1
     if op.op_type in _LAST_AXIS_NORMALIZATIONS:
         rank = _rank(graph, op.inputs[0])
         return -1 if op.attributes.get("axis", -1) in (-1, rank and rank - 1) else None

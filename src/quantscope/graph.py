@@ -26,7 +26,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Op:
-    """One node. `name` is unique in its graph; `scope` is the module it belongs to, "" at the top."""
+    """One node. `name` is unique in its graph; `scope` is the module it belongs to, "" at the top.
+
+    `op_type` is the name that ONNX's operator set has for this type, in every framework: so one recipe and one rule
+    serve all of them. `native_type` is the framework's own where it differs ("CONV_2D"), and selects the op as well.
+    """
 
     name: str
     op_type: str
@@ -34,6 +38,11 @@ class Op:
     outputs: tuple[str, ...]
     scope: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    native_type: str = ""
+
+    def is_of(self, op_type: str) -> bool:
+        """True if the op is of this type, by either of its names."""
+        return op_type in (self.op_type, self.native_type)
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,8 @@ class Graph:
     """A model's ops in execution order.
 
     `constants` names the tensors whose values are stored in the model (weights, shapes);
-    `inputs` and `outputs` are the model's own.
+    `inputs` and `outputs` are the model's own. With `channels_last` convolutions and pooling have their channels on the
+    last axis instead of the second.
     """
 
     ops: tuple[Op, ...]
@@ -49,6 +59,7 @@ class Graph:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     constants: frozenset[str]
+    channels_last: bool = False
 
     @cached_property
     def producers(self) -> Mapping[str, Op]:

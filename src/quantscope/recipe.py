@@ -110,7 +110,7 @@ class OpRule:
     def matches(self, op: Op) -> bool:
         """True if the rule is about this op."""
         if self.by == "type":
-            return op.op_type == self.selector
+            return op.is_of(self.selector)
         if self.by == "scope":
             prefix = self.selector.strip("/")
             return op.scope == prefix or op.scope.startswith(prefix + "/")
@@ -191,7 +191,7 @@ class Recipe:
         defaults = OpSpecs(self.activations, self.weights)
         types = set(self.op_types) if self.op_types is not None else None
         found: dict[str, OpSpecs | None] = {
-            op.name: defaults if types is None or op.op_type in types else None for op in graph.ops
+            op.name: defaults if types is None or any(map(op.is_of, types)) else None for op in graph.ops
         }
         for rule, names in self._matched(graph):
             for name in names:
@@ -209,7 +209,7 @@ class Recipe:
                 kept.append(rule)
             else:
                 lost.append(f"{rule.key} {rule.selector!r}")
-        present = {op.op_type for op in graph.ops}
+        present = {kind for op in graph.ops for kind in (op.op_type, op.native_type)}
         types = None if self.op_types is None else tuple(t for t in self.op_types if t in present)
         lost += [f"op type {t!r}" for t in self.op_types or () if t not in present]
         return (replace(self, rules=tuple(kept), op_types=types) if lost else self), tuple(lost)
@@ -225,7 +225,9 @@ class Recipe:
                     next_step="check the name in the op table: quantscope show RUN --all",
                 )
             matched.append((rule, names))
-        present = {op.op_type for op in graph.ops} if self.op_types else set()
+        present = (
+            {kind for op in graph.ops for kind in (op.op_type, op.native_type) if kind} if self.op_types else set()
+        )
         for op_type in self.op_types or ():
             if op_type not in present:
                 raise RecipeError(
@@ -297,7 +299,7 @@ def _changed(specs: OpSpecs, rule: OpRule) -> OpSpecs:
 
 def _known(rule: OpRule, graph: Graph) -> list[str]:
     if rule.by == "type":
-        return sorted({op.op_type for op in graph.ops})
+        return sorted({kind for op in graph.ops for kind in (op.op_type, op.native_type) if kind})
     if rule.by == "scope":
         parts = [op.scope.split("/") for op in graph.ops if op.scope]
         return sorted({"/".join(part[:length]) for part in parts for length in range(1, len(part) + 1)})

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
+from glob import escape
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -481,9 +482,14 @@ class RunFile:
         return f"its process, {writer.get('pid')}, is gone: it was killed, or the machine stopped"
 
 
-def model_beside(path: Path) -> Path:
-    """Where a run writes the model that it quantized."""
-    return path.with_suffix(".int8.onnx")
+def model_beside(path: Path, suffix: str) -> Path:
+    """Where a run writes the model that it quantized, a file of this kind."""
+    return path.with_suffix(f".int8{suffix}")
+
+
+def has_model_beside(path: Path) -> bool:
+    """True if a model stands, in whatever file, where a run of this name would write its own."""
+    return any(path.parent.glob(f"{escape(path.stem)}.int8.*"))
 
 
 def _reserved(path: Path, numbered: bool) -> Path:
@@ -512,8 +518,7 @@ def _numbered(path: Path) -> Iterator[Path]:
     """The name, then with "-2", "-3" and so on, but for those beside which a run's model stands."""
     for number in count(1):
         candidate = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        model = model_beside(candidate)
-        if not model.exists() and not model.with_name(f"{model.name}.data").exists():
+        if not has_model_beside(candidate):
             yield candidate
 
 

@@ -116,7 +116,7 @@ def tune(
         **run_facts(backend, float_model, None, bound, plan, recipe),
     )
     with run_file, tidied(run_file, backend, None):
-        target = Path(output) if output is not None else run_file.path and model_beside(run_file.path)
+        target = Path(output) if output is not None else run_file.path and model_beside(run_file.path, backend.suffix)
         run_file.write_about(output=str(target.resolve()) if target is not None else None)
         return _tune(run_file, backend, float_model, bound, recipe, plan, metric, tuning, progress)
 

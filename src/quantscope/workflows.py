@@ -155,7 +155,7 @@ def diagnose(
     )
     with run_file:
         if target is None and run_file.path is not None:
-            target = model_beside(run_file.path)
+            target = model_beside(run_file.path, backend.suffix)
         if given is None and target is not None:
             run_file.write_about(output=str(target.resolve()))
         with tidied(run_file, backend, target if given is None and output is None else None):
@@ -222,7 +222,7 @@ def profile(
         "kind": "profile",
         "data": samples.spec if samples is not None else None,
         "samples": {"description": source.description},
-        "environment": environment(),
+        "environment": environment(backend),
         "graph": graph_json(pair[0].graph),
         "quantized_graph": graph_json(pair[1].graph) if pair[1] is not None else None,
         "models": {
@@ -240,7 +240,7 @@ def profile(
 def _profiled(
     backend: Backend, models: tuple[Model, Model | None], source: InputSource, settings: Settings, progress: Progress
 ) -> Profile:
-    return replace(profile_models(backend, *models, source, settings, progress), environment=environment())
+    return replace(profile_models(backend, *models, source, settings, progress), environment=environment(backend))
 
 
 def _check_timing(threads: Sequence[int], seconds: float, tries: int) -> None:
@@ -342,7 +342,7 @@ def run_facts(
         "recipe": recipe.to_dict() if recipe is not None else None,
         "data": samples.spec,
         "samples": {"description": samples.description},
-        "environment": environment(),
+        "environment": environment(backend),
         "graph": graph_json(reference.graph),
         "models": {
             "reference": identity(backend, reference),
@@ -655,9 +655,9 @@ def _unreadable(skipped: Mapping[str, str]) -> str:
     return f"{were} skipped ({shown}{more})"
 
 
-def environment() -> dict[str, str]:
+def environment(backend: Backend) -> dict[str, str]:
     """What a figure may depend on: versions, processor, system."""
-    packages = ("quantscope", "onnxruntime", "onnx", "numpy")
+    packages = ("quantscope", *backend.packages, "numpy")
     return {
         **{package: version(package) for package in packages},
         "python": platform.python_version(),

@@ -139,7 +139,7 @@ class Runner(Protocol):
     """A model ready to run with some of its tensors exposed."""
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The exposed tensors and the model's outputs by name, for one batch."""
+        """The exposed tensors and the model's outputs by name, for one batch; called by several threads at once."""
         ...
 
 
@@ -174,10 +174,44 @@ class Profiler(Protocol):
         ...
 
 
+Feature = Literal[
+    "float models",
+    "integer models",
+    "int8 activations",
+    "uint8 activations",
+    "16-bit activations",
+    "4-bit weights",
+    "scales per channel",
+    "scales per block",
+    "fallback by op",
+    "deployed trace",
+    "simulated trace",
+    "error budgets",
+    "channel equalization",
+    "times per op",
+    "reasons for lost time",
+    "saturation on old processors",
+    "weights outside the file",
+]
+"""What a backend may be able to do: the rows of the table in docs/frameworks.md."""
+
+
 class Backend(Protocol):
-    """A framework. A capability it lacks raises `UnsupportedError`."""
+    """A framework. A capability it lacks raises `UnsupportedError`.
+
+    `suffix` is that of its files, `sources` says for a message what it reads, `packages` on which distributions its
+    figures depend. `capabilities` says of each feature what there is of it: "" where there is nothing.
+    """
 
     name: str
+    suffix: str
+    sources: str
+    packages: tuple[str, ...]
+    capabilities: Mapping[Feature, str]
+
+    def missing(self) -> str:
+        """How to install what it needs and this installation lacks; "" if all is there. Imports nothing."""
+        ...
 
     def accepts(self, source: object) -> bool:
         """True if `load` can read this path or object."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from quantscope.backends.base import Backend
 from quantscope.errors import ModelError
 
-_MODULES = {"onnx": "quantscope.backends.onnx"}
+_MODULES = {"onnx": "quantscope.backends.onnx", "litert": "quantscope.backends.litert"}
 
 
 def names() -> tuple[str, ...]:
@@ -34,20 +34,19 @@ def backend_for(source: object) -> Backend:
         candidate = backend(name)
         if candidate.accepts(source):
             return candidate
+    known = [backend(name).sources for name in _MODULES]
     if isinstance(source, str | Path):
         path = Path(source)
         if not path.exists():
             raise ModelError(
-                f"no such model file: {path}",
-                accepted="the path of an .onnx file",
-                next_step="check the path",
+                f"no such model file: {path}", accepted=f"the path of {' or '.join(known)}", next_step="check the path"
             )
         raise ModelError(
             f"not a model that quantscope reads: {path}",
-            accepted="an .onnx file",
+            accepted=" or ".join(known),
             next_step="export the model to ONNX, for example with torch.onnx.export",
         )
     raise ModelError(
         f"not a model that quantscope reads: an object of type {type(source).__name__}",
-        accepted="the path of an .onnx file, or an onnx.ModelProto",
+        accepted=f"the path of {' or '.join(known)}, or an onnx.ModelProto",
     )

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 @expanded
 def quantize(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="The float model, an .onnx file.")],
+    model: Annotated[Path, typer.Argument(help="The float model: an .onnx or .tflite file.")],
     output: Annotated[Path, typer.Argument(help="The quantized model to write.")],
     data: Annotated[
         str,

@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
 @_commands.command(epilog=_CHECK_EPILOG)
 def check(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.")],
-    model: Annotated[Path, typer.Argument(help="The float model, an .onnx file.")],
+    model: Annotated[Path, typer.Argument(help="The float model: an .onnx or .tflite file.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Say how many ops each rule matches, what stays in float, and what the backend cannot do."""

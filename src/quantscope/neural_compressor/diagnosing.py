@@ -12,7 +12,7 @@ from quantscope.errors import OutputError
 from quantscope.neural_compressor import loaders
 from quantscope.neural_compressor.config import options
 from quantscope.neural_compressor.source import Source
-from quantscope.runfile import SUFFIX, model_beside
+from quantscope.runfile import SUFFIX, has_model_beside, model_beside
 
 DIAGNOSED_SAMPLES = 64
 """How many samples a diagnosis looks at, at most; `quantscope.diagnose` has no such limit."""
@@ -35,7 +35,7 @@ def free_run(name: str) -> Path:
     number = 1
     while True:
         run = folder / f"{stem}{f'-{number}' if number > 1 else ''}{SUFFIX}"
-        if not run.exists() and not model_beside(run).exists():
+        if not run.exists() and not has_model_beside(run):
             return run
         number += 1
 
@@ -47,7 +47,7 @@ def diagnosed(source: Source, quantized: Model, held_out: Any, run: Path) -> Dia
         held_out: the loader of samples to evaluate, None if there is none.
         run: the run file to write; the quantized model is written beside it.
     """
-    path = model_beside(run)
+    path = model_beside(run, source.backend.suffix)
     source.backend.save(quantized, path)
     if held_out is not None:
         loader = loaders.checked(held_out, "eval_dataloader")

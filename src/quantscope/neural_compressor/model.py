@@ -96,6 +96,7 @@ def as_given_to_user(model: Model) -> Iterator[Any]:
 def saved(model: Model) -> Iterator[Path]:
     """A file of the model, for as long as the context lasts."""
     with TemporaryDirectory(prefix="quantscope-") as folder:
-        path = Path(folder) / "model.onnx"
-        backend(model.backend).save(model, path)
+        own = backend(model.backend)
+        path = Path(folder) / f"model{own.suffix}"
+        own.save(model, path)
         yield path

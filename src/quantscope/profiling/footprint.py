@@ -34,7 +34,7 @@ def peak_memory(backend: Backend, model: Model, inputs: Inputs, threads: int) ->
     with tempfile.TemporaryDirectory(prefix="quantscope-memory-") as folder:
         path = model.path
         if path is None:
-            path = Path(folder) / "model.onnx"
+            path = Path(folder) / f"model{backend.suffix}"
             backend.save(model, path)
         arrays = Path(folder) / "inputs.npz"
         np.savez(arrays, **inputs)  # type: ignore[arg-type]

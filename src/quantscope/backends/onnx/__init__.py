@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from quantscope.backends.base import (
     CutRunner,
+    Feature,
     Finding,
     Framework,
     IntegerProduct,
@@ -147,6 +148,31 @@ class OnnxBackend:
     """The backend for ONNX models; see `quantscope.backends.base.Backend`."""
 
     name = "onnx"
+    suffix = ".onnx"
+    sources = "an .onnx file"
+    packages: tuple[str, ...] = ("onnxruntime", "onnx")
+    capabilities: Mapping[Feature, str] = {
+        "float models": "yes",
+        "integer models": "QDQ, QOperator, dynamic, weight-only; from any tool",
+        "int8 activations": "yes",
+        "uint8 activations": "yes",
+        "16-bit activations": "QDQ",
+        "4-bit weights": "QDQ",
+        "scales per channel": "yes",
+        "scales per block": "MatMul and Gemm",
+        "fallback by op": "name, glob, regex, type, scope",
+        "deployed trace": "the graph that ONNX Runtime optimizes for this processor",
+        "simulated trace": "yes",
+        "error budgets": "yes",
+        "channel equalization": "yes",
+        "times per op": "ONNX Runtime's profiler on the optimized graph",
+        "reasons for lost time": "yes, tried and measured where the file can be changed",
+        "saturation on old processors": "counted on the samples",
+        "weights outside the file": "yes",
+    }
+
+    def missing(self) -> str:
+        return ""
 
     def accepts(self, source: object) -> bool:
         if isinstance(source, str | Path):

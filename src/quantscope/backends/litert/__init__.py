@@ -1,0 +1,228 @@
+"""LiteRT (TensorFlow Lite) models, run by LiteRT's interpreter on the CPU.
+
+Nothing here imports LiteRT before a model is loaded: it comes with an extra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from quantscope.backends.base import (
+    CutRunner,
+    Feature,
+    Finding,
+    Framework,
+    IntegerProduct,
+    Kernel,
+    Model,
+    Peak,
+    Profiler,
+    Ranges,
+    RecipeCheck,
+    Runner,
+    Trace,
+)
+from quantscope.errors import ModelError, UnsupportedError
+from quantscope.quantized import FloatView, Weight
+from quantscope.recipe import Recipe
+
+_NEEDED = ("ai_edge_litert", "ai_edge_quantizer")
+
+
+class LiteRTBackend:
+    """The backend for .tflite models; see `quantscope.backends.base.Backend`."""
+
+    name = "litert"
+    suffix = ".tflite"
+    sources = "a .tflite file"
+    packages: tuple[str, ...] = ("ai-edge-litert", "ai-edge-quantizer")
+    capabilities: Mapping[Feature, str] = {
+        "float models": "yes",
+        "integer models": "full integer, dynamic range, weight-only, float16 weights; from any converter",
+        "int8 activations": "yes",
+        "uint8 activations": "as int8: the same values, codes moved by 128",
+        "16-bit activations": "int16, where LiteRT's quantizer has the op",
+        "4-bit weights": "FULLY_CONNECTED and CONV_2D",
+        "scales per channel": "yes",
+        "scales per block": "",
+        "fallback by op": "name, glob, regex, type, scope",
+        "deployed trace": "the model as it is, in XNNPACK's kernels",
+        "simulated trace": "yes",
+        "error budgets": "yes",
+        "channel equalization": "",
+        "times per op": "each op timed as a model of its own",
+        "reasons for lost time": "ops in float between integer ones, other scales, ops that XNNPACK does not run",
+        "saturation on old processors": "cannot happen: products are added in 32 bits",
+        "weights outside the file": "",
+    }
+
+    def missing(self) -> str:
+        absent = [name for name in _NEEDED if find_spec(name) is None]
+        return "pip install 'quantscope[litert]'" if absent else ""
+
+    def _check_installed(self) -> None:
+        """Raise an UnsupportedError if LiteRT is not there."""
+        if self.missing():
+            absent = ", ".join(name for name in _NEEDED if find_spec(name) is None)
+            raise UnsupportedError(
+                f"a {self.suffix} model needs LiteRT, which is not installed: {absent}",
+                accepted="an installation with the extra litert",
+                next_step=self.missing(),
+            )
+
+    def accepts(self, source: object) -> bool:
+        return isinstance(source, str | Path) and Path(source).suffix == self.suffix and Path(source).is_file()
+
+    def load(self, source: object) -> Model:
+        self._check_installed()
+        from quantscope.backends.litert import files
+
+        if not isinstance(source, str | Path):
+            raise ModelError(f"not a LiteRT model: an object of type {type(source).__name__}", accepted=self.sources)
+        path = Path(source)
+        try:
+            return self._model(files.read(path), path)
+        except (IndexError, TypeError, AttributeError) as error:
+            # A flatbuffer has no checksum: what is wrong with it shows when it is walked through.
+            raise files.damaged(str(path)) from error
+
+    def _model(self, model: Any, path: Path | None = None, notes: tuple[str, ...] = ()) -> Model:
+        from quantscope.backends.litert.handle import Handle
+        from quantscope.backends.litert.structure import graph_of
+
+        handle = Handle(model)
+        return Model(self.name, graph_of(handle.structure), handle, path, notes)
+
+    def save(self, model: Model, path: Path) -> None:
+        from quantscope.backends.litert import files
+
+        files.write(model.handle.model, path)
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        return (path,)
+
+    def portable(self, model: Model) -> Model:
+        return model
+
+    def prepare(self, model: Model) -> Model:
+        from quantscope.backends.litert.structure import graph_of
+
+        handle = model.handle.prepared
+        if handle is model.handle:
+            return model
+        return replace(model, graph=graph_of(handle.structure), handle=handle)
+
+    def equalize(self, model: Model) -> Model:
+        note = "channels are not equalized: quantscope does not rescale LiteRT models"
+        return replace(model, notes=(*model.notes, note))
+
+    def check(self, model: Model, recipe: Recipe) -> RecipeCheck:
+        from quantscope.backends.litert import quantization
+
+        planned = quantization.planned(model.graph, recipe)
+        return RecipeCheck(planned.in_float, planned.unsupported)
+
+    def tensors_to_calibrate(self, model: Model, recipe: Recipe) -> Sequence[str]:
+        from quantscope.backends.litert import quantization
+
+        return quantization.tensors_to_calibrate(model.handle.structure, model.graph, recipe)
+
+    def quantize(self, model: Model, recipe: Recipe, ranges: Ranges) -> Model:
+        from quantscope.backends.litert import quantization
+
+        handle = model.handle
+        quantized, notes = quantization.quantize(handle.model, handle.structure, model.graph, recipe, ranges)
+        return self._model(quantized, None, (*model.notes, *notes))
+
+    def float_view(self, model: Model, trace: Trace) -> FloatView:
+        view: FloatView = model.handle.reading.view
+        return view
+
+    def weights(self, model: Model, trace: Trace = "exact") -> Sequence[Weight]:
+        found: list[Weight] = model.handle.weights
+        return found
+
+    def element_counts(
+        self, model: Model, tensors: Sequence[str], inputs: Mapping[str, NDArray[Any]]
+    ) -> dict[str, int]:
+        from quantscope.backends.litert import sizes
+
+        return sizes.element_counts(model.handle, tensors, inputs)
+
+    def open(
+        self, model: Model, tensors: Sequence[str], *, trace: Trace, threads: int
+    ) -> AbstractContextManager[Runner]:
+        from quantscope.backends.litert import tracing
+
+        return tracing.opened(model.handle, tensors, trace, threads=threads)
+
+    def open_cut(
+        self,
+        model: Model,
+        tensors: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        trace: Trace,
+        threads: int,
+        absorbed: Mapping[str, tuple[Model, str]] = {},
+        constants: Mapping[tuple[str, str], NDArray[Any]] = {},
+    ) -> AbstractContextManager[CutRunner]:
+        from quantscope.backends.litert import cut
+
+        if trace not in ("exact", "simulated"):
+            raise UnsupportedError(f"a model cannot be cut in the trace {trace!r}", accepted="exact, simulated")
+        activations = {name: (reference.handle.structure, op) for name, (reference, op) in absorbed.items()}
+        runnable = model.handle.runnable(trace)[1]
+        return cut.opened(runnable, tensors, outputs, activations, constants, threads=threads)
+
+    def deploy(self, model: Model | Path, *, threads: int) -> AbstractContextManager[Runner]:
+        self._check_installed()
+        from quantscope.backends.litert import tracing
+
+        if isinstance(model, Path):
+            return tracing.deployment(model, None, threads=threads)
+        return tracing.deployment(model.path, model.handle, threads=threads)
+
+    def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
+        from quantscope.backends.litert import profiler
+
+        return profiler.profiled(model.handle, threads=threads)
+
+    def findings(
+        self, model: Model, kernels: Sequence[Kernel], *, threads: int, cores: int, flags: Collection[str] = ()
+    ) -> Sequence[Finding]:
+        from quantscope.backends.litert import slowness
+
+        return slowness.findings(model.handle, kernels)
+
+    def multiply_adds(self, model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        from quantscope.backends.litert import sizes
+
+        return sizes.multiply_adds(model.handle, model.graph, inputs)
+
+    def peak(self, threads: int) -> Peak:
+        self._check_installed()
+        from quantscope.backends.litert import peak
+
+        return peak.measured(threads)
+
+    def framework(self) -> Framework:
+        self._check_installed()
+        from quantscope.backends.litert import framework
+
+        return framework.installed()
+
+    def integer_products(self, model: Model) -> Sequence[IntegerProduct]:
+        from quantscope.backends.litert import integer_products
+
+        return integer_products.integer_products(model.handle.structure)
+
+
+BACKEND = LiteRTBackend()

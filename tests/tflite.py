@@ -1,0 +1,129 @@
+"""Tiny .tflite models made by hand, as TensorFlow's converter writes them: channels last, an open batch, its names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantscope.testing import TinyNetwork
+
+IMAGE, OUT = "serving_default_image:0", "StatefulPartitionedCall:0"
+STEM = "net/stem/Relu;net/stem/BiasAdd;net/body/Conv2D;net/stem/Conv2D1"
+BODY, POOL = "net/body/BiasAdd;net/body/Conv2D", "net/pool/Mean"
+SIGNATURE: Mapping[str, str] = {IMAGE: "image", OUT: "scores"}
+SHAPES: Mapping[str, list[int | None]] = {
+    IMAGE: [None, 8, 8, 3], STEM: [None, 8, 8, 8], BODY: [None, 8, 8, 16], POOL: [None, 16], OUT: [None, 5],
+}  # fmt: skip
+# An op between the second convolution and the mean: what it writes, and the axes of the mean then.
+BETWEEN: Mapping[str, tuple[str, list[int | None], list[int]]] = {
+    "FLOOR": ("net/floor/Floor", [None, 8, 8, 16], [1, 2]),
+    "EXPAND_DIMS": ("net/expand/ExpandDims", [None, 1, 8, 8, 16], [1, 2, 3]),
+}
+_SAME: dict[str, Any] = {"padding": 0, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
+
+
+def tiny(path: Path, net: TinyNetwork | None = None) -> Path:
+    """The tiny network in float."""
+    return _written(path, _weights(net or TinyNetwork()), {}, SIGNATURE)
+
+
+def floored(path: Path) -> Path:
+    """The same with a FLOOR in the middle, which LiteRT has no integer form for."""
+    return _written(path, _weights(TinyNetwork()), {}, SIGNATURE, between="FLOOR")
+
+
+def expanded(path: Path) -> Path:
+    """The same with an axis more, made by EXPAND_DIMS, over which the mean goes too."""
+    return _written(path, _weights(TinyNetwork()), {}, SIGNATURE, between="EXPAND_DIMS")
+
+
+def halved(path: Path) -> Path:
+    """The same with weights in float16, which a DEQUANTIZE brings to float32."""
+    return _written(path, {n: w.astype(np.float16) for n, w in _weights(TinyNetwork()).items()}, {}, SIGNATURE)
+
+
+def integer(path: Path, signature: Mapping[str, str] | None = SIGNATURE) -> Path:
+    """The same in int8 from its inputs to its outputs, weights per channel.
+
+    The scales are those of the values that the network has for eight samples.
+    """
+    net = TinyNetwork()
+    weights = _weights(net)
+    activations = {name: _scale(values) for name, values in _values(net).items()}
+    coded: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {}
+    for layer, source in (("stem", IMAGE), ("body", STEM), ("head", POOL)):
+        kernel, bias = (name for name in weights if name.startswith(f"net/{layer}/"))
+        values = weights[kernel]
+        scale = np.abs(values.reshape(len(values), -1)).max(1) / 127
+        codes = np.rint(values / scale.reshape(-1, *[1] * (values.ndim - 1))).astype(np.int8)
+        coded[kernel] = codes, {"scale": scale.tolist(), "axis": 0}
+        scale = scale * activations[source]["scale"][0]
+        coded[bias] = np.rint(weights[bias] / scale).astype(np.int32), {"scale": scale.tolist(), "axis": 0}
+    return _written(path, coded, activations, signature)
+
+
+def _weights(net: TinyNetwork) -> dict[str, NDArray[Any]]:
+    return {
+        "net/stem/Conv2D": net.stem.transpose(0, 2, 3, 1),
+        "net/stem/BiasAdd/ReadVariableOp": net.stem_bias,
+        "net/body/Conv2D": net.body.transpose(0, 2, 3, 1),
+        "net/body/BiasAdd/ReadVariableOp": net.body_bias,
+        "net/head/MatMul": net.head.T,
+        "net/head/BiasAdd/ReadVariableOp": net.head_bias,
+    }
+
+
+def _values(net: TinyNetwork) -> dict[str, NDArray[np.float64]]:
+    """All activations for eight samples."""
+    samples = net.samples(8)
+    x = np.pad(samples.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+    stem = np.maximum(np.einsum("nihwyx,oiyx->nohw", windows, net.stem) + net.stem_bias[:, None, None], 0)
+    body = np.einsum("nihw,oi->nohw", stem, net.body[:, :, 0, 0]) + net.body_bias[:, None, None]
+    return {IMAGE: samples, STEM: stem, BODY: body, POOL: body.mean((2, 3)), OUT: net.outputs(samples)}
+
+
+def _scale(values: NDArray[Any]) -> dict[str, Any]:
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    scale = (high - low) / 255
+    return {"scale": [scale], "zero_point": [round(-128 - low / scale)]}
+
+
+def _written(
+    path: Path,
+    weights: Mapping[str, Any],
+    scales: Mapping[str, Any],
+    signature: Mapping[str, str] | None,
+    between: str = "",
+) -> Path:
+    from quantscope.backends.litert.building import Builder
+
+    made = Builder()
+    for name, found in weights.items():
+        values, quantization = found if isinstance(found, tuple) else (found, {})
+        made.constant(name, np.ascontiguousarray(values), **quantization)
+        if values.dtype == np.float16:
+            made.op("DEQUANTIZE", [name], [made.tensor(f"{name}_dequantize", values.shape)])
+    for name, shape in SHAPES.items():
+        made.tensor(name, shape, "int8" if scales else "float32", **scales.get(name, {}))
+    halves = any(getattr(found, "dtype", None) == np.float16 for found in weights.values())
+    operands = {name: f"{name}_dequantize" if halves else name for name in weights}
+    kernels = [operand for name, operand in operands.items() if "BiasAdd" not in name]
+    biases = [operand for name, operand in operands.items() if "BiasAdd" in name]
+    made.op("CONV_2D", [IMAGE, kernels[0], biases[0]], [STEM], "Conv2DOptions", **_SAME, fusedActivationFunction=1)
+    made.op("CONV_2D", [STEM, kernels[1], biases[1]], [BODY], "Conv2DOptions", **_SAME)
+    pooled, axes = BODY, [1, 2]
+    if between:
+        pooled, shape, axes = BETWEEN[between]
+        made.tensor(pooled, shape)
+        axis = [made.constant("net/expand/dim", np.array(1, np.int32))] if between == "EXPAND_DIMS" else []
+        made.op(between, [BODY, *axis], [pooled], "ExpandDimsOptions" if axis else "")
+    made.constant("net/pool/Mean/reduction_indices", np.array(axes, np.int32))
+    made.op("MEAN", [pooled, "net/pool/Mean/reduction_indices"], [POOL], "ReducerOptions", keepDims=False)
+    made.op("FULLY_CONNECTED", [POOL, kernels[2], biases[2]], [OUT], "FullyConnectedOptions")
+    path.write_bytes(made.finished([IMAGE], [OUT], signature or None))
+    return path
