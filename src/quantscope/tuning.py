@@ -96,7 +96,7 @@ def tune(
     if unknown:
         raise DataError(f"unknown move {unknown[0]!r}", accepted=", ".join(get_args(Kind)))
     metric_named(metric)
-    backend, float_model, bound = opened(model, data, labels, preprocessing)
+    backend, float_model, bound = opened(model, data, labels, preprocessing, progress)
     recipe = recipe or Recipe()
     recipe.fallback_ops(float_model.graph)
     plan = Plan(
@@ -139,7 +139,9 @@ def resume_tuning(
                 f"{run} holds no search", next_step=f"go on with it by: quantscope diagnose --resume {run}"
             )
         plan, recipe = Plan(**run_file.about("plan")), Recipe.from_dict(run_file.about("recipe"))
-        backend, float_model, bound = opened_again(run_file, run, data, "quantscope.resume_tuning(run, data=...)")
+        backend, float_model, bound = opened_again(
+            run_file, run, data, "quantscope.resume_tuning(run, data=...)", progress
+        )
         return _tune(
             run_file, backend, float_model, bound, recipe, plan, metric or plan.metric,
             run_file.about("tuning"), progress or Silent(),

@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 @expanded
 def tune(
     context: typer.Context,
-    model: Annotated[Path | None, typer.Argument(help="The float model: an .onnx or .tflite file.")] = None,
+    model: Annotated[Path | None, typer.Argument(help=o.FLOAT_MODEL)] = None,
     data: o.Data = None,
     max_drop: Annotated[
         float, typer.Option("--max-drop", rich_help_panel="Search", help="How much the metric may drop.")

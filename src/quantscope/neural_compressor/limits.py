@@ -82,8 +82,8 @@ def warn(config: PostTrainingQuantConfig) -> None:
     """Warn of each option that is only about tuning, or about another framework."""
     sizes = sampling_sizes(config.calibration_sampling_size)
     for name, odd, why in (
-        ("inputs", bool(config.inputs), "it is for TensorFlow; an ONNX model names its inputs itself"),
-        ("outputs", bool(config.outputs), "it is for TensorFlow; an ONNX model names its outputs itself"),
+        ("inputs", bool(config.inputs), "the model's own inputs are taken"),
+        ("outputs", bool(config.outputs), "the model's own outputs are taken"),
         ("example_inputs", config.example_inputs is not None, "it is for PyTorch"),
         ("domain", config.domain != "auto", "it picks settings for other frameworks and for fused transformers"),
         ("quant_level", config.quant_level == 0, "quantscope tunes in one way: from all ops quantized to fewer"),
@@ -131,10 +131,10 @@ def check_benchmark(config: BenchmarkConfig) -> None:
 
 
 def warn_of_benchmark(config: BenchmarkConfig) -> None:
-    """Warn of each option that changes nothing for an ONNX model."""
+    """Warn of each option that changes nothing here."""
     for name, odd, why in (
-        ("inputs", bool(config.inputs), "it is for TensorFlow; an ONNX model names its inputs itself"),
-        ("outputs", bool(config.outputs), "it is for TensorFlow; an ONNX model names its outputs itself"),
+        ("inputs", bool(config.inputs), "the model's own inputs are taken"),
+        ("outputs", bool(config.outputs), "the model's own outputs are taken"),
         ("model_name", bool(config.model_name), "it is for TensorFlow"),
         ("inter_num_of_threads", config.inter_num_of_threads not in (None, 1), "one op runs after the other"),
     ):
