@@ -24,7 +24,7 @@ from quantscope.pairing import coverage
 from quantscope.recipe import OpRule, Recipe, SpecChange
 from quantscope.samples import Samples
 from quantscope.testing import TinyNetwork
-from quantscope.workflows import paired
+from quantscope.workflows.diagnosis import paired
 from registry import registry_model
 from tflite import expanded, floored, halved, integer, tiny
 
