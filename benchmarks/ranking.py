@@ -27,12 +27,13 @@ from quantscope.fallback.damage import damage
 from quantscope.fallback.groups import By
 from quantscope.graph import Graph
 from quantscope.qparams import PerTensor
-from quantscope.quantizer import Quantizer
 from quantscope.recipe import Recipe
 from quantscope.samples import Samples
 from quantscope.statistics.ranks import spearman
 from quantscope.tracing import Values
-from quantscope.workflows import batch_size_for, opened, paired
+from quantscope.workflows.diagnosis import paired
+from quantscope.workflows.quantizer import Quantizer
+from quantscope.workflows.runs import batch_size_for, opened
 
 CALIBRATION = 32
 PRODUCTS = frozenset(("Conv", "ConvTranspose", "MatMul", "Gemm"))

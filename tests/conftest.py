@@ -19,9 +19,9 @@ import quantscope
 from browsing import Site, browsing
 from quantscope import demo
 from quantscope.profiling import Profile, Reason, Tried
-from quantscope.ranking import sensitivity
 from quantscope.runfile import RunFile
 from quantscope.samples import Samples
+from quantscope.workflows.ranking import sensitivity
 from registry import registry_model
 from serving import serving
 

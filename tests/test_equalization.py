@@ -29,9 +29,9 @@ from quantscope.conversions import onnxruntime as ort_arguments
 from quantscope.diagnosis import TensorDiagnosis
 from quantscope.errors import ModelError, RecipeError
 from quantscope.qparams import PerTensor, QuantSpec
-from quantscope.quantizer import Quantizer
 from quantscope.recipe import per_block
 from quantscope.samples import Samples
+from quantscope.workflows.quantizer import Quantizer
 from registry import registry_model
 
 Array = NDArray[Any]

@@ -17,15 +17,16 @@ from quantscope.backends.litert.names import is_given, op_name
 from quantscope.backends.registry import backend, backend_for
 from quantscope.calibration import calibrate
 from quantscope.channel_axes import channel_axes
+from quantscope.confirmation import layout, lie_alike
 from quantscope.diagnosis import Diagnosis, TensorDiagnosis
 from quantscope.errors import DataError, ModelError, RecipeError
 from quantscope.pairing import coverage
 from quantscope.recipe import OpRule, Recipe, SpecChange
 from quantscope.samples import Samples
 from quantscope.testing import TinyNetwork
-from quantscope.workflows import paired
+from quantscope.workflows.diagnosis import paired
 from registry import registry_model
-from tflite import classifier, integer, tiny
+from tflite import expanded, floored, halved, integer, tiny
 
 LITERT: Backend = backend("litert")
 MISSING = LITERT.missing()
@@ -207,6 +208,14 @@ def traced_simulation(path: Path) -> dict[str, NDArray[Any]]:
     return {name: values[name] for name in names}
 
 
+def test_axes_of_one_element_are_left_where_they_are() -> None:
+    """A tensor that quantization destroyed follows nothing; exchanging lone axes would change nothing."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(1, 1, 40, 6)), rng.normal(size=(1, 1, 40, 6))
+    assert layout(x, y) == (0, 1, 2, 3)
+    assert lie_alike(x, y)
+
+
 # ---------------------------------------------------------------------------------------------------- recipes
 
 
@@ -278,9 +287,45 @@ def test_what_litert_cannot_do_is_said(network: Path) -> None:
 
 
 @needs_litert
+def test_weights_of_16_bits_are_read_and_quantized(network: Path, tmp_path: Path) -> None:
+    """float16 weights behind a DEQUANTIZE, as the converter writes them, are ordinary weights."""
+    path = halved(tmp_path / "half.tflite")
+    model, reference = LITERT.load(path), LITERT.load(network)
+    for half, whole in zip(LITERT.weights(model), LITERT.weights(reference), strict=True):
+        assert (half.op, half.role, half.shape, half.qparams) == (whole.op, whole.role, whole.shape, None)
+        np.testing.assert_allclose(half.read(), whole.read(), rtol=1e-3)
+    found = quantscope.diagnose(path, data={"image": images(16)})
+    assert all(row.sqnr_db > 20 and row.budget is not None for row in activations(found))
+    assert sum(row.dtype == "int8" for op in found.rows for row in op.weights if row.role == "weight") == 3
+    with LITERT.profile(model, threads=1) as profiler:
+        profiler.run({"image": images(1)})
+        assert {kernel.role for kernel in profiler.finish()[1]} == {"compute"}
+
+
+@needs_litert
 def test_a_quantized_model_is_not_quantized_again(network: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="quantized already"):
         quantscope.quantize(integer(tmp_path / "integer.tflite"), {"image": images()})
+
+
+@needs_litert
+def test_other_shapes_of_the_same_values_can_have_codes(network: Path, tmp_path: Path) -> None:
+    """EXPAND_DIMS has no integer form, RESHAPE has; the prepared model computes the same, and keeps all names."""
+    model = LITERT.load(expanded(tmp_path / "expanded.tflite"))
+    prepared = LITERT.prepare(model)
+    assert [op.native_type for op in model.graph.ops][2] == "EXPAND_DIMS"
+    assert [op.native_type for op in prepared.graph.ops][2] == "RESHAPE"
+    assert [op.name for op in model.graph.ops] == [op.name for op in prepared.graph.ops]
+    for batch in (1, 3):
+        results = []
+        for one in (model, prepared):
+            with LITERT.open(one, [], trace="exact", threads=1) as runner:
+                results.append(runner.run({"image": images(batch)})["scores"])
+        np.testing.assert_array_equal(results[0], results[1])
+    assert "EXPAND_DIMS" in LITERT.check(model, Recipe()).in_float["net/expand/ExpandDims"]
+    assert not LITERT.check(prepared, Recipe()).in_float
+    plain = LITERT.load(network)
+    assert LITERT.prepare(plain) is plain
 
 
 # ---------------------------------------------------------------------------------------------------- files
@@ -398,7 +443,7 @@ def test_an_onnx_model_needs_nothing_of_litert(model: Path) -> None:
 
 @needs_litert
 def test_findings_name_ops_in_float_between_integers(tmp_path: Path) -> None:
-    model = LITERT.load(classifier(tmp_path / "floor.tflite"))
+    model = LITERT.load(floored(tmp_path / "floor.tflite"))
     quantized = quantized_by(model, Recipe(), {"image": images()})
     assert "no form for FLOOR" in LITERT.check(model, Recipe()).in_float["net/floor/Floor"]
     with LITERT.profile(quantized, threads=1) as profiler:

@@ -27,11 +27,11 @@ from quantscope.backends.base import Model
 from quantscope.backends.registry import backend
 from quantscope.errors import DataError, ModelError
 from quantscope.graph import Op
-from quantscope.overflow import count_saturation
 from quantscope.qparams import PerChannel, QuantSpec
 from quantscope.saturation.pairs import Convolution, Loss, MatrixProduct
 from quantscope.saturation.products import Product, products_of
 from quantscope.saturation.propagation import Propagation
+from quantscope.workflows.saturation import count_saturation
 from saturated_products import CASES, RESULTS, Case
 
 ONNX = backend("onnx")

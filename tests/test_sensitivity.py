@@ -23,11 +23,11 @@ from quantscope.fallback.groups import chained, groups
 from quantscope.pairing import TensorPair
 from quantscope.progress import Silent
 from quantscope.qparams import PerTensor, QuantSpec
-from quantscope.ranking import open_sensitivity, resume_sensitivity, sensitivity
 from quantscope.recipe import Recipe
 from quantscope.runfile import RunFile
 from quantscope.statistics.ranks import spearman
-from quantscope.workflows import opened
+from quantscope.workflows.ranking import open_sensitivity, resume_sensitivity, sensitivity
+from quantscope.workflows.runs import opened
 from test_runs import SLOW_SAMPLES, begin, finish
 
 PER_TENSOR = QuantSpec(8, granularity=PerTensor())

@@ -11,11 +11,11 @@ from starlette.testclient import TestClient
 
 import quantscope
 from conftest import convolutions, images
-from quantscope.ranking import sensitivity
 from quantscope.runfile import RunFile
 from quantscope.serve import api
 from quantscope.serve.app import application
 from quantscope.serve.workspace import Workspace
+from quantscope.workflows.ranking import sensitivity
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from quantscope.backends.base import Model, Trace
 from quantscope.backends.onnx import BACKEND
 from quantscope.errors import DataError
 from quantscope.pairing import TensorPair
-from quantscope.workflows import paired
+from quantscope.workflows.diagnosis import paired
 from registry import registry_model
 from test_runs import begin, finish
 

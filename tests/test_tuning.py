@@ -27,7 +27,7 @@ from quantscope.recipe import Calibration, Recipe
 from quantscope.report.search import search_table
 from quantscope.report.terminal import console
 from quantscope.runfile import RunFile
-from quantscope.trial_timing import candidates
+from quantscope.workflows.trial_timing import candidates
 from test_runs import SLOW_SAMPLES, begin, finish
 
 PER_TENSOR = QuantSpec(8, granularity=PerTensor())

@@ -13,23 +13,37 @@ from quantscope.testing import TinyNetwork
 
 IMAGE, OUT = "serving_default_image:0", "StatefulPartitionedCall:0"
 STEM = "net/stem/Relu;net/stem/BiasAdd;net/body/Conv2D;net/stem/Conv2D1"
-BODY, POOL, FLOOR = "net/body/BiasAdd;net/body/Conv2D", "net/pool/Mean", "net/floor/Floor"
+BODY, POOL = "net/body/BiasAdd;net/body/Conv2D", "net/pool/Mean"
 SIGNATURE: Mapping[str, str] = {IMAGE: "image", OUT: "scores"}
 SHAPES: Mapping[str, list[int | None]] = {
-    IMAGE: [None, 8, 8, 3], STEM: [None, 8, 8, 8], BODY: [None, 8, 8, 16], FLOOR: [None, 8, 8, 16], POOL: [None, 16],
-    OUT: [None, 5],
+    IMAGE: [None, 8, 8, 3], STEM: [None, 8, 8, 8], BODY: [None, 8, 8, 16], POOL: [None, 16], OUT: [None, 5],
 }  # fmt: skip
+# An op between the second convolution and the mean: what it writes, and the axes of the mean then.
+BETWEEN: Mapping[str, tuple[str, list[int | None], list[int]]] = {
+    "FLOOR": ("net/floor/Floor", [None, 8, 8, 16], [1, 2]),
+    "EXPAND_DIMS": ("net/expand/ExpandDims", [None, 1, 8, 8, 16], [1, 2, 3]),
+}
 _SAME: dict[str, Any] = {"padding": 0, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
 
 
 def tiny(path: Path, net: TinyNetwork | None = None) -> Path:
     """The tiny network in float."""
-    return _written(path, _weights(net or TinyNetwork()), {}, SIGNATURE, floor=False)
+    return _written(path, _weights(net or TinyNetwork()), {}, SIGNATURE)
 
 
-def classifier(path: Path) -> Path:
-    """The same with a Floor in the middle, which LiteRT has no integer form for."""
-    return _written(path, _weights(TinyNetwork()), {}, SIGNATURE, floor=True)
+def floored(path: Path) -> Path:
+    """The same with a FLOOR in the middle, which LiteRT has no integer form for."""
+    return _written(path, _weights(TinyNetwork()), {}, SIGNATURE, between="FLOOR")
+
+
+def expanded(path: Path) -> Path:
+    """The same with an axis more, made by EXPAND_DIMS, over which the mean goes too."""
+    return _written(path, _weights(TinyNetwork()), {}, SIGNATURE, between="EXPAND_DIMS")
+
+
+def halved(path: Path) -> Path:
+    """The same with weights in float16, which a DEQUANTIZE brings to float32."""
+    return _written(path, {n: w.astype(np.float16) for n, w in _weights(TinyNetwork()).items()}, {}, SIGNATURE)
 
 
 def integer(path: Path, signature: Mapping[str, str] | None = SIGNATURE) -> Path:
@@ -49,7 +63,7 @@ def integer(path: Path, signature: Mapping[str, str] | None = SIGNATURE) -> Path
         coded[kernel] = codes, {"scale": scale.tolist(), "axis": 0}
         scale = scale * activations[source]["scale"][0]
         coded[bias] = np.rint(weights[bias] / scale).astype(np.int32), {"scale": scale.tolist(), "axis": 0}
-    return _written(path, coded, activations, signature, floor=False)
+    return _written(path, coded, activations, signature)
 
 
 def _weights(net: TinyNetwork) -> dict[str, NDArray[Any]]:
@@ -84,8 +98,7 @@ def _written(
     weights: Mapping[str, Any],
     scales: Mapping[str, Any],
     signature: Mapping[str, str] | None,
-    *,
-    floor: bool,
+    between: str = "",
 ) -> Path:
     from quantscope.backends.litert.building import Builder
 
@@ -93,17 +106,23 @@ def _written(
     for name, found in weights.items():
         values, quantization = found if isinstance(found, tuple) else (found, {})
         made.constant(name, np.ascontiguousarray(values), **quantization)
-    made.constant("net/pool/Mean/reduction_indices", np.array([1, 2], np.int32))
+        if values.dtype == np.float16:
+            made.op("DEQUANTIZE", [name], [made.tensor(f"{name}_dequantize", values.shape)])
     for name, shape in SHAPES.items():
-        if floor or name != FLOOR:
-            made.tensor(name, shape, "int8" if scales else "float32", **scales.get(name, {}))
-    kernels = [name for name in weights if "BiasAdd" not in name]
-    biases = [name for name in weights if "BiasAdd" in name]
+        made.tensor(name, shape, "int8" if scales else "float32", **scales.get(name, {}))
+    halves = any(getattr(found, "dtype", None) == np.float16 for found in weights.values())
+    operands = {name: f"{name}_dequantize" if halves else name for name in weights}
+    kernels = [operand for name, operand in operands.items() if "BiasAdd" not in name]
+    biases = [operand for name, operand in operands.items() if "BiasAdd" in name]
     made.op("CONV_2D", [IMAGE, kernels[0], biases[0]], [STEM], "Conv2DOptions", **_SAME, fusedActivationFunction=1)
     made.op("CONV_2D", [STEM, kernels[1], biases[1]], [BODY], "Conv2DOptions", **_SAME)
-    if floor:
-        made.op("FLOOR", [BODY], [FLOOR])
-    pooled = FLOOR if floor else BODY
+    pooled, axes = BODY, [1, 2]
+    if between:
+        pooled, shape, axes = BETWEEN[between]
+        made.tensor(pooled, shape)
+        axis = [made.constant("net/expand/dim", np.array(1, np.int32))] if between == "EXPAND_DIMS" else []
+        made.op(between, [BODY, *axis], [pooled], "ExpandDimsOptions" if axis else "")
+    made.constant("net/pool/Mean/reduction_indices", np.array(axes, np.int32))
     made.op("MEAN", [pooled, "net/pool/Mean/reduction_indices"], [POOL], "ReducerOptions", keepDims=False)
     made.op("FULLY_CONNECTED", [POOL, kernels[2], biases[2]], [OUT], "FullyConnectedOptions")
     path.write_bytes(made.finished([IMAGE], [OUT], signature or None))

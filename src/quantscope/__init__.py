@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from quantscope.errors import QuantscopeError
     from quantscope.images import Preprocessing
     from quantscope.profiling import Profile
-    from quantscope.ranking import resume_sensitivity, sensitivity
     from quantscope.recipe import Calibration, OpRule, Recipe
     from quantscope.samples import Samples
-    from quantscope.tuning import resume_tuning, tune
     from quantscope.workflows import diagnose, open_profile, profile, quantize, resume
     from quantscope.workflows import open_run as open
+    from quantscope.workflows.ranking import resume_sensitivity, sensitivity
+    from quantscope.workflows.tuning import resume_tuning, tune
 
 _PUBLIC = {
     "Calibration": "recipe",
@@ -41,10 +41,10 @@ _PUBLIC = {
     "profile": "workflows",
     "quantize": "workflows",
     "resume": "workflows",
-    "resume_sensitivity": "ranking",
-    "resume_tuning": "tuning",
-    "sensitivity": "ranking",
-    "tune": "tuning",
+    "resume_sensitivity": "workflows.ranking",
+    "resume_tuning": "workflows.tuning",
+    "sensitivity": "workflows.ranking",
+    "tune": "workflows.tuning",
     "verify": "advice",
 }
 

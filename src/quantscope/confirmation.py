@@ -51,8 +51,8 @@ def layout(x: NDArray[np.floating], y: NDArray[np.generic]) -> Layout | None:
         return () if correlation(x, y) > _CONVINCING else None
     fitting = (p for p in permutations(range(y.ndim)) if tuple(y.shape[i] for i in p) == x.shape)
     found = {order: correlation(x, y.transpose(order)) for order in islice(fitting, _MOST_LAYOUTS)}
-    # Axes of one element can stand anywhere: such orders are the same, and one of them will do.
-    distinct = {tuple(i for i in order if y.shape[i] > 1): (r, order) for order, r in found.items()}
+    # Axes of one element can stand anywhere: such orders are the same, and the first will do, which moves fewest.
+    distinct = {tuple(i for i in order if y.shape[i] > 1): (r, order) for order, r in reversed(found.items())}
     if len(distinct) == 1:
         # Axes of different lengths leave no choice.
         return next(iter(distinct.values()))[1]

@@ -28,7 +28,7 @@ from quantscope.qparams import QParams
 from quantscope.quantized import EncodedTensor
 from quantscope.recipe import Recipe
 from quantscope.samples import Samples
-from quantscope.workflows import paired
+from quantscope.workflows.diagnosis import paired
 
 _FLOAT_TOLERANCE = 1e-4
 _LEAST_COVERAGE = 0.9

@@ -18,6 +18,7 @@ from quantscope.progress import Progress, Silent
 from quantscope.recipe import Recipe
 from quantscope.runfile import RunFile
 from quantscope.tracing import outputs_of, whole_batches
+from quantscope.workflows import runs
 
 _KEY = "suggestions"
 # The reference's scores must be those of the run, but for a rare tie that falls otherwise on another machine.
@@ -65,8 +66,8 @@ def verify(
             f"the run is not finished: {path}", next_step=f"go on with it: quantscope diagnose --resume {path}"
         )
     if reference is None:
-        reference = workflows.same_model(facts["models"]["reference"], path)
-    samples = workflows.samples_again(path, facts["data"], data, "verify(..., data=...)")
+        reference = runs.same_model(facts["models"]["reference"], path)
+    samples = runs.samples_again(path, facts["data"], data, "verify(..., data=...)")
     name, (float_scores, quantized_scores) = next(iter(before.items()))
     plan = Plan(**facts["plan"])
     if metric is None and plan.metric is None and name not in evaluation.BUILT_IN:
@@ -134,9 +135,9 @@ def _scores(
     progress: Progress,
 ) -> tuple[list[float], list[float]]:
     """The scores of the run's samples: of the float model, and of the quantized one in the trace that was scored."""
-    backend, model, bound = workflows.opened(reference, samples, None, None, progress)
-    size = workflows.batch_size_for(model, plan.batch_size)
-    evaluated = workflows.split(bound, plan)[1]
+    backend, model, bound = runs.opened(reference, samples, None, None, progress)
+    size = runs.batch_size_for(model, plan.batch_size)
+    evaluated = runs.split(bound, plan)[1]
     trace: Trace = "simulated" if plan.trace == "simulated" else "deployed"
     progress.stage("score", len(evaluated))
     x: list[float] = []

@@ -89,7 +89,7 @@ def doctor(
             accepted="quantscope doctor MODEL.onnx --data SOURCE",
             next_step="quantscope doctor --help shows examples",
         )
-    from quantscope.overflow import count_saturation
+    from quantscope.workflows.saturation import count_saturation
 
     preprocessing = photos.preprocessing()
     recipe = quantization.recipe(context)

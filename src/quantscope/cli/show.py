@@ -47,10 +47,10 @@ def show(
     from quantscope.cli.profile import print_profile
     from quantscope.cli.sensitivity import print_sensitivity
     from quantscope.cli.tune import print_search
-    from quantscope.ranking import open_sensitivity
     from quantscope.report import op_details, terminal
-    from quantscope.tuning import open_search
     from quantscope.workflows import open_profile, open_run
+    from quantscope.workflows.ranking import open_sensitivity
+    from quantscope.workflows.tuning import open_search
 
     o.check_sort(sort)
     o.check_top(top)

@@ -8,9 +8,9 @@ from typing import Any
 from quantscope.backends.base import Backend, Model
 from quantscope.backends.registry import backend_for
 from quantscope.neural_compressor import loaders
-from quantscope.quantizer import Quantizer
 from quantscope.recipe import Recipe
 from quantscope.samples import Samples
+from quantscope.workflows.quantizer import Quantizer
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from quantscope.backends.base import Backend, Finding, Kernel, Model, Peak
+from quantscope.errors import DataError, ModelError
 from quantscope.machine import machine
 from quantscope.profiling.document import LatencyComparison, ModelFacts, OpTiming, Profile, Reason, Sums, Tried
 from quantscope.profiling.footprint import peak_memory
@@ -235,7 +236,11 @@ def _reasons(
     if to_try:
         progress.stage("try reasons", _PERCENT * len(to_try))
         for number in to_try:
-            tried[number] = _tried(backend, quantized, found[number], inputs, threads, settings.try_seconds, progress)
+            # What was changed for a try may be a model that the framework refuses: then that reason stays untried.
+            with suppress(ModelError, DataError):
+                tried[number] = _tried(
+                    backend, quantized, found[number], inputs, threads, settings.try_seconds, progress
+                )
     return tuple(
         Reason(
             f.rule,

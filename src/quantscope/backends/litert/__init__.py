@@ -131,7 +131,12 @@ class LiteRTBackend:
         return content
 
     def prepare(self, model: Model) -> Model:
-        return model
+        from quantscope.backends.litert.structure import graph_of
+
+        handle = model.handle.prepared
+        if handle is model.handle:
+            return model
+        return replace(model, graph=graph_of(handle.structure), handle=handle)
 
     def equalize(self, model: Model) -> Model:
         note = "channels are not equalized: quantscope does not rescale LiteRT models"
@@ -197,10 +202,15 @@ class LiteRTBackend:
         return cut.opened(runnable, tensors, outputs, activations, constants, threads=threads)
 
     def deploy(self, model: Model | Path, *, threads: int) -> AbstractContextManager[Runner]:
-        subject = _file(model).path if isinstance(model, Path) else model.handle
+        # What was converted is loaded from memory.
+        path = _file(model).path if isinstance(model, Path) else model.path
+        if path is not None and tensorflow.recognized(path):
+            path = None
         from quantscope.backends.litert import tracing
 
-        return tracing.deployment(subject, threads=threads)
+        if isinstance(model, Path):
+            return tracing.deployment(path, None, threads=threads)
+        return tracing.deployment(path, model.handle, threads=threads)
 
     def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
         from quantscope.backends.litert import profiler

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from quantscope.backends.litert import schema
 
-_TYPES = {"float32": "FLOAT32", "int8": "INT8", "uint8": "UINT8", "int16": "INT16", "int32": "INT32", "bool": "BOOL"}
+_TYPES = {
+    "float32": "FLOAT32",
+    "float16": "FLOAT16",
+    "int8": "INT8",
+    "uint8": "UINT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "bool": "BOOL",
+}
 
 
 class Builder:

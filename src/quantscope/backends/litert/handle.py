@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from quantscope.backends.base import Trace
-from quantscope.backends.litert import schema, simulation, weights
+from quantscope.backends.litert import preparation, schema, simulation, weights
 from quantscope.backends.litert.files import LiteRTModel
 from quantscope.backends.litert.float_view import Reading, reading
 from quantscope.backends.litert.simulation import Runnable
@@ -27,6 +27,12 @@ class Handle:
     @cached_property
     def structure(self) -> Structure:
         return Structure(self.model)
+
+    @cached_property
+    def prepared(self) -> Handle:
+        """The model as it is quantized; this one if it is that already."""
+        made = preparation.prepared(self.model, self.structure)
+        return self if made is self.model else Handle(made)
 
     @cached_property
     def reading(self) -> Reading:

@@ -10,15 +10,18 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+# One may stand for another: the converter writes them as it likes.
+_SHAPES = "Reshape|Squeeze|ExpandDims"
 # How TensorFlow calls, as the last part of an op's name, what becomes this op of LiteRT.
 _WORDS = {
     "ADD": "add|Add|AddV2|BiasAdd", "AVERAGE_POOL_2D": "AvgPool", "BATCH_MATMUL": "MatMul|BatchMatMulV?\\d?|einsum",
     "CONCATENATION": "concat", "CONV_2D": "Conv2D|conv1d|Conv1D|convolution", "CONV_3D": "Conv3D",
     "DEPTHWISE_CONV_2D": "depthwise|DepthwiseConv2dNative", "DIV": "truediv|div|RealDiv|div_no_nan",
-    "EXPAND_DIMS": "ExpandDims", "FULLY_CONNECTED": "MatMul|Tensordot|einsum", "GATHER": "GatherV2|embedding_lookup",
+    "EXPAND_DIMS": _SHAPES, "FULLY_CONNECTED": "MatMul|Tensordot|einsum", "GATHER": "GatherV2|embedding_lookup",
     "GELU": "Gelu", "LOGISTIC": "Sigmoid", "MAX_POOL_2D": "MaxPool", "MEAN": "Mean", "MUL": "mul|Mul", "NEG": "Neg",
-    "PAD": "Pad", "RELU": "Relu", "RELU6": "Relu6", "RESHAPE": "Reshape|Squeeze|ExpandDims", "RSQRT": "Rsqrt",
-    "SOFTMAX": "Softmax", "SQRT": "Sqrt", "STRIDED_SLICE": "strided_slice", "SUB": "sub|Sub", "SUM": "Sum",
+    "PAD": "Pad", "RELU": "Relu", "RELU6": "Relu6", "RESHAPE": _SHAPES, "RSQRT": "Rsqrt",
+    "SOFTMAX": "Softmax", "SQRT": "Sqrt", "SQUEEZE": _SHAPES, "STRIDED_SLICE": "strided_slice", "SUB": "sub|Sub",
+    "SUM": "Sum",
     "TANH": "Tanh", "TRANSPOSE": "transpose|Transpose", "TRANSPOSE_CONV": "conv2d_transpose|Conv2DBackpropInput",
 }  # fmt: skip
 _PRODUCTS = frozenset(("CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV"))

@@ -41,6 +41,7 @@ class _Alone:
     outputs: Mapping[int, int]
     constant_bytes: int
     delegated: bool
+    has_state: bool
 
 
 class Profiler:
@@ -90,6 +91,9 @@ class Profiler:
             _feed(op, values)
             if self._pause:
                 time.sleep(self._pause)
+                if not op.has_state:
+                    # In the model the threads are awake when an op begins.
+                    op.made.invoke()
             began = time.perf_counter()
             op.made.invoke()
             took = time.perf_counter() - began
@@ -206,6 +210,7 @@ def _alone(handle: Handle, threads: int) -> list[_Alone]:
                     if i in structure.constants
                 ),
                 any(d["op_name"] == "DELEGATE" for d in made._get_ops_details()),
+                any(structure.tensors[i].isVariable for i in read),
             )
         )
     return found

@@ -28,6 +28,7 @@ from quantscope.backends.litert.files import LiteRTModel, checked
 from quantscope.backends.litert.interpreters import first_line
 from quantscope.backends.litert.names import unique
 from quantscope.backends.litert.structure import Structure
+from quantscope.backends.litert.weights import operands
 from quantscope.errors import ModelError, RecipeError
 from quantscope.graph import Graph
 from quantscope.recipe import Recipe
@@ -52,9 +53,10 @@ def tensors_to_calibrate(structure: Structure, graph: Graph, recipe: Recipe) -> 
         ModelError: the model holds codes already.
         RecipeError: no op at all could get what the defaults ask for.
     """
-    if any(map(structure.is_codes, range(len(structure.tensors)))):
+    coded = (structure.constants.qparams(operand.constant) is not None for operand in operands(structure))
+    if any(map(structure.is_codes, range(len(structure.tensors)))) or any(coded):
         raise ModelError(
-            "the model is quantized already: some of its tensors hold codes",
+            "the model is quantized already: some of its tensors or weights are codes",
             accepted="a float model",
             next_step="give the float model first, and this one as the second: quantscope diagnose FLOAT QUANTIZED",
         )

@@ -92,9 +92,9 @@ class Structure:
         """The name of an op's weight, which is the op's own where its output was given another; "" without one."""
         at = WEIGHTS.get(native, (NO_WEIGHT, 0))[0]
         inputs = schema.indices(op.inputs)
-        if at not in range(len(inputs)) or inputs[at] not in self.constants:
+        if at not in range(len(inputs)) or self.root[inputs[at]] not in self.constants:
             return ""
-        name = schema.text(self.tensors[inputs[at]].name)
+        name = schema.text(self.tensors[self.root[inputs[at]]].name)
         return "" if is_given(name) else name
 
     def _signature(self) -> dict[int, str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from quantscope.backends.base import Trace
-from quantscope.backends.litert import files, interpreters, schema
+from quantscope.backends.litert import interpreters, schema
 from quantscope.backends.litert.float_view import Place
 from quantscope.backends.litert.handle import Handle
 from quantscope.backends.litert.interpreters import InterpreterRunner
 from quantscope.errors import UnsupportedError
+from quantscope.qparams import QParams, QuantSpec
 
 
 @contextmanager
@@ -40,17 +44,43 @@ def opened(handle: Handle, tensors: Sequence[str], trace: Trace, *, threads: int
 
 
 @contextmanager
-def deployment(model: Handle | Path, *, threads: int) -> Iterator[InterpreterRunner]:
-    """A runner of the model, or of the one in a file, as whoever deploys it has it."""
-    handle = Handle(files.read(model)) if isinstance(model, Path) else model
+def deployment(path: Path | None, handle: Handle | None, *, threads: int) -> Iterator[InterpreterRunner]:
+    """A runner of a model as whoever deploys it has it.
+
+    Args:
+        path: the file it is loaded from; that of `handle` where that is a file.
+        handle: None for a model of which nothing but the file is known: reading its tables would take time and memory
+            that production does not take.
+        threads: 0 means LiteRT's own choice.
+    """
+    content = handle.model.content if handle is not None and path is None else None
+    made = interpreters.interpreter(content, path=path, threads=threads or None)
+    if handle is None:
+        yield InterpreterRunner(made, *_ends(made))
+        return
     structure = handle.structure
-    places = {
+    outputs = {
         structure.names[i]: Place(i, structure.constants.qparams(i) if structure.is_codes(i) else None)
         for i in structure.outputs
     }
-    made = interpreters.interpreter(
-        None if isinstance(model, Path) else handle.model.content,
-        path=model if isinstance(model, Path) else None,
-        threads=threads or None,
-    )
-    yield InterpreterRunner(made, handle.written.inputs, places)
+    yield InterpreterRunner(made, handle.written.inputs, outputs)
+
+
+def _ends(made: Any) -> tuple[dict[str, Place], dict[str, Place]]:
+    """Inputs and outputs as the interpreter tells of them, by the names of the signature."""
+    signatures = made.get_signature_list()
+    if signatures:
+        runner = made.get_signature_runner(next(iter(signatures)))
+        details = [runner.get_input_details(), runner.get_output_details()]
+    else:
+        details = [{d["name"]: d for d in found} for found in (made.get_input_details(), made.get_output_details())]
+    inputs, outputs = ({name: _place(detail) for name, detail in found.items()} for found in details)
+    return inputs, outputs
+
+
+def _place(detail: Mapping[str, Any]) -> Place:
+    parameters, dtype = detail["quantization_parameters"], np.dtype(detail["dtype"])
+    if dtype.kind not in "iu" or len(parameters["scales"]) != 1:
+        return Place(detail["index"])
+    scale, zero_point = (np.asarray(parameters[key]).reshape(()) for key in ("scales", "zero_points"))
+    return Place(detail["index"], QParams(scale, zero_point.astype(np.int64), QuantSpec.from_dtype(dtype.name)))

@@ -15,9 +15,9 @@ from quantscope.profiling.inputs import Inputs, InputSource, for_other
 from quantscope.profiling.latency import ratio_interval
 from quantscope.profiling.measurement import op_times, timed
 from quantscope.progress import Progress
-from quantscope.quantizer import Quantizer
 from quantscope.recipe import Recipe
 from quantscope.samples import Samples
+from quantscope.workflows.quantizer import Quantizer
 
 _PERCENT = 100
 _NAMED_TYPES = 3

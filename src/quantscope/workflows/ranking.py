@@ -15,21 +15,13 @@ from quantscope.fallback.sensitivity import MOST_OPS, Sensitivities, Sensitivity
 from quantscope.images import Preprocessing
 from quantscope.plan import Plan
 from quantscope.progress import Progress, Silent
-from quantscope.quantizer import Quantizer
 from quantscope.recipe import Recipe
 from quantscope.recorded import Recorded
 from quantscope.runfile import RunFile
 from quantscope.samples import Samples
 from quantscope.sweep import metric_named
-from quantscope.workflows import (
-    batch_size_for,
-    opened,
-    opened_again,
-    outcome,
-    run_facts,
-    split,
-    tidied,
-)
+from quantscope.workflows.quantizer import Quantizer
+from quantscope.workflows.runs import batch_size_for, opened, opened_again, outcome, run_facts, split, tidied
 
 
 def sensitivity(

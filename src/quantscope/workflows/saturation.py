@@ -23,6 +23,7 @@ from quantscope.saturation.counting import Counter
 from quantscope.saturation.products import products_of
 from quantscope.saturation.propagation import Propagation
 from quantscope.tracing import Values, outputs_of, whole_batches
+from quantscope.workflows import runs
 
 STAGE = "saturation"
 
@@ -55,11 +56,11 @@ def count_saturation(
         QuantscopeError: one of its subclasses, with what is accepted instead.
     """
     progress = progress or Silent()
-    backend, given, bound = workflows.opened(model, data, labels, preprocessing, progress)
+    backend, given, bound = runs.opened(model, data, labels, preprocessing, progress)
     if metric is not None and isinstance(metric, str):
         evaluation.metric(metric)
     plan = Plan(calibration_samples, samples, batch_size, threads=threads)
-    size = workflows.batch_size_for(given, batch_size)
+    size = runs.batch_size_for(given, batch_size)
     reference: Model | None = given
     if _is_quantized(backend, given):
         if quantized is not None:
@@ -69,7 +70,7 @@ def count_saturation(
         subject = backend.load(quantized, progress)
     else:
         # The samples are counted before minutes of work: there may be too few of them.
-        workflows.split(bound, plan)
+        runs.split(bound, plan)
         subject = workflows.quantize(
             model, data, recipe=recipe, labels=labels, preprocessing=preprocessing,
             calibration_samples=calibration_samples, batch_size=batch_size, threads=threads, progress=progress,
@@ -81,7 +82,7 @@ def count_saturation(
             next_step="quantscope quantize makes one",
         )
     made = quantized is None and reference is not None
-    _, window = workflows.split(bound, plan, None if made else subject)
+    _, window = runs.split(bound, plan, None if made else subject)
     products, skipped = products_of(backend, subject)
     here = machine()
     count = threads or here.threads

@@ -19,16 +19,15 @@ from quantscope.fallback.sensitivity import (
 from quantscope.images import Preprocessing
 from quantscope.plan import Plan
 from quantscope.progress import Progress, Silent
-from quantscope.quantizer import Quantizer
-from quantscope.ranking import effects
 from quantscope.recipe import Recipe
 from quantscope.recorded import Recorded
 from quantscope.runfile import RunFile, graph_json, model_beside
 from quantscope.samples import Samples
 from quantscope.sweep import metric_named
 from quantscope.tracing import whole_batches
-from quantscope.trial_timing import Candidates, TrialTiming
-from quantscope.workflows import (
+from quantscope.workflows.quantizer import Quantizer
+from quantscope.workflows.ranking import effects
+from quantscope.workflows.runs import (
     batch_size_for,
     check_writable,
     opened,
@@ -38,6 +37,7 @@ from quantscope.workflows import (
     split,
     tidied,
 )
+from quantscope.workflows.trial_timing import Candidates, TrialTiming
 
 
 def tune(

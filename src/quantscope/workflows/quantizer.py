@@ -17,7 +17,8 @@ from quantscope.recipe import Recipe
 from quantscope.samples import Samples
 from quantscope.statistics import TensorStatistics
 from quantscope.tracing import whole_batches
-from quantscope.workflows import batch_size_for, paired
+from quantscope.workflows.diagnosis import paired
+from quantscope.workflows.runs import batch_size_for
 
 
 class Quantizer:
