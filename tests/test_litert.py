@@ -183,10 +183,8 @@ def test_a_file_whose_names_say_nothing_pairs_by_weights_and_structure(network: 
     (tmp_path / "nameless.tflite").write_bytes(schema.packed(table))
     reference = LITERT.load(network)
     found = paired(LITERT, reference, LITERT.load(tmp_path / "nameless.tflite"), "deployed")
-    written = {
-        f"t{int(op.outputs[0])}": ours.name
-        for op, ours in zip(table.subgraphs[0].operators, reference.graph.ops, strict=True)
-    }
+    outputs = (f"t{int(op.outputs[0])}" for op in table.subgraphs[0].operators)
+    written = dict(zip(outputs, (op.name for op in reference.graph.ops), strict=True))
     assert {p.view_name: p.op.name for p in found.pairs} == written
     assert "name" not in {p.how for p in found.pairs}
 
@@ -405,6 +403,18 @@ def test_a_damaged_file_is_one_message(network: Path, keep: int) -> None:
     network.write_bytes(network.read_bytes()[:keep])
     with pytest.raises(ModelError, match=r"damaged|not a LiteRT model"):
         LITERT.load(network)
+
+
+@needs_litert
+def test_a_constant_of_another_size_than_its_shape_is_one_message(network: Path, tmp_path: Path) -> None:
+    from quantscope.backends.litert import schema
+
+    table = schema.unpacked(network.read_bytes())
+    table.subgraphs[0].tensors[0].shape = np.array([8, 3, 3, 4], np.int32)
+    path = tmp_path / "damaged.tflite"
+    path.write_bytes(schema.packed(table))
+    with pytest.raises(ModelError, match="net/stem/Conv2D"):
+        [weight.read() for weight in LITERT.weights(LITERT.load(path))]
 
 
 @needs_litert

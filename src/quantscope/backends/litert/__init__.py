@@ -89,7 +89,9 @@ class LiteRTBackend:
         path = Path(source)
         try:
             return self._model(files.read(path), path)
-        except (IndexError, TypeError, AttributeError) as error:
+        except ModelError:
+            raise
+        except Exception as error:
             # A flatbuffer has no checksum: what is wrong with it shows when it is walked through.
             raise files.damaged(str(path)) from error
 
