@@ -166,6 +166,19 @@ def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+def with_speeds(search: Path, target: Path) -> list[float]:
+    """Copy the run of a search as one that weighed time: speed-ups are made up for its trials, the last one is best."""
+    shutil.copy(search, target)
+    with RunFile.read(target) as run:
+        trials = run.about("trials")
+        speedups = [1.5 + i / 4 for i in range(len(trials))]
+        for trial, speedup in zip(trials, speedups, strict=True):
+            trial["speed"] = {"speedup": speedup, "low": speedup - 0.2, "high": speedup + 0.2, "reference_us": 20_000.0}
+        found = {**run.about("search"), "best": len(trials) - 1}
+        run.write_about(trials=trials, search=found)
+    return speedups
+
+
 @pytest.fixture(scope="session")
 def rec_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a real model, PP-OCRv4 rec, on narrow noise: 860 ops without scopes."""

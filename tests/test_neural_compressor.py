@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import re
 import warnings
@@ -21,7 +22,7 @@ from onnx import helper, numpy_helper
 import quantscope
 from conftest import convolutions, images, make_model
 from quantscope import workflows
-from quantscope.backends.onnx import BACKEND, files
+from quantscope.backends.onnx import BACKEND, files, profiler
 from quantscope.conversions.neural_compressor import from_op_dicts
 from quantscope.errors import DataError, ModelError, OutputError, QuantscopeError, RecipeError, UnsupportedError
 from quantscope.neural_compressor import (
@@ -250,9 +251,8 @@ def test_the_signatures_are_those_of_neural_compressor() -> None:
         "strategy", "strategy_kwargs", "timeout", "max_trials", "objective",
     ]  # fmt: skip
     assert list(inspect.signature(AccuracyCriterion).parameters) == ["higher_is_better", "criterion", "tolerable_loss"]
-    assert tuple(inspect.signature(BenchmarkConfig).parameters)[:6] == (
-        "inputs", "outputs", "backend", "device", "warmup", "iteration",
-    )  # fmt: skip
+    assert tuple(inspect.signature(BenchmarkConfig).parameters) == BENCHMARK_SIGNATURE
+    assert list(inspect.signature(benchmark.fit).parameters)[:4] == ["model", "conf", "b_dataloader", "b_func"]
 
 
 RECIPES: dict[str, tuple[Any, Any]] = {
@@ -867,13 +867,164 @@ def test_what_an_eval_func_makes_needless_is_said() -> None:
         fit(PostTrainingQuantConfig(), eval_func=lambda model: 1.0, eval_dataloader=Loader(X))
 
 
+# ---- benchmark.fit
+
+BENCHMARK_SIGNATURE = (
+    "inputs", "outputs", "backend", "device", "warmup", "iteration", "model_name", "cores_per_instance",
+    "num_of_instance", "inter_num_of_threads", "intra_num_of_threads", "diagnosis", "ni_workload_name",
+)  # fmt: skip
+BENCHMARK_OPTIONS: list[tuple[str, Any, Any]] = [
+    ("inputs", ["x"], CompatibilityWarning),
+    ("outputs", ["y"], CompatibilityWarning),
+    ("backend", "onnxrt_cuda_ep", UnsupportedError),
+    ("device", "gpu", UnsupportedError),
+    ("warmup", 10, None),
+    ("warmup", -1, RecipeError),
+    ("iteration", 100, None),
+    ("iteration", 0, RecipeError),
+    ("model_name", "resnet", CompatibilityWarning),
+    ("cores_per_instance", 4, None),
+    ("cores_per_instance", 0, RecipeError),
+    ("num_of_instance", 2, UnsupportedError),
+    ("inter_num_of_threads", 4, CompatibilityWarning),
+    ("intra_num_of_threads", 2, None),
+    ("intra_num_of_threads", "all", RecipeError),
+    ("diagnosis", True, None),
+    ("ni_workload_name", "mine", None),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "outcome"), BENCHMARK_OPTIONS, ids=lambda v: str(v)[:30])
+def test_every_option_of_a_benchmark_does_the_same_or_says_so_by_name(name: str, value: Any, outcome: Any) -> None:
+    given = {name: value}
+    if outcome is None:
+        assert getattr(BenchmarkConfig(**given), name) == value
+    elif issubclass(outcome, Warning):
+        with pytest.warns(outcome, match=name) as caught:
+            BenchmarkConfig(**given)
+        assert [w.filename for w in caught] == [__file__]
+    else:
+        with pytest.raises(outcome, match=name) as raised:
+            BenchmarkConfig(**given)
+        assert raised.value.accepted
+
+
+def test_a_benchmark_says_latency_and_throughput_as_neural_compressor_does(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loader = Loader(images(20), 4)
+    conf = BenchmarkConfig(warmup=3, iteration=9, intra_num_of_threads=1)
+    found = benchmark.fit(str(model), conf, b_dataloader=loader)
+    assert found.latency is not None
+    assert found.latency_ms is not None
+    assert (found.batch_size, found.latency.runs, found.profile) == (4, 9, None)
+    assert loader.given == 4 * (3 + 9), "the loader begins anew, and warming up takes nothing from what is measured"
+    assert found.throughput == pytest.approx(1000 / found.latency_ms)
+    out = capsys.readouterr().out
+    assert re.search(r"Batch size = 4\nLatency: [\d.]+ ms\nThroughput: [\d.]+ images/sec\n", out)
+    assert "9 runs after 3 to warm up" in out
+    assert not list(Path().glob("*.qscope"))
+
+
+def test_a_benchmark_goes_through_the_loader_once_and_weighs_a_short_batch_by_its_samples(model: Path) -> None:
+    found = benchmark.fit(onnx.load(model), config=BenchmarkConfig(warmup=0), b_dataloader=Loader(images(10), 4))
+    assert found.latency is not None
+    assert found.latency.runs == 3
+    q_model = quantization.fit(str(model), PostTrainingQuantConfig(), calib_dataloader=Loader(images(8)))
+    found = benchmark.fit(q_model, BenchmarkConfig(iteration=2), b_dataloader=Loader(images(2)))
+    assert found.batch_size == 1
+
+
+def test_a_function_of_ones_own_gets_the_model(model: Path) -> None:
+    seen: list[Any] = []
+    assert benchmark.fit(str(model), BenchmarkConfig(), b_func=seen.append) == benchmark.Benchmark()
+    assert isinstance(seen[0], onnx.ModelProto)
+    with pytest.warns(CompatibilityWarning, match="diagnosis"):
+        benchmark.fit(str(model), BenchmarkConfig(diagnosis=True), b_func=seen.append)
+
+
+def test_a_benchmark_is_told_what_it_needs(model: Path) -> None:
+    with pytest.raises(DataError, match="neither b_dataloader nor b_func"):
+        benchmark.fit(str(model), BenchmarkConfig())
+    with pytest.raises(DataError, match="conf is NoneType"):
+        benchmark.fit(str(model), b_dataloader=Loader(X))
+    with pytest.raises(DataError, match="gave no batch"):
+        benchmark.fit(str(model), BenchmarkConfig(iteration=3), b_dataloader=Loader(images(0)))
+    with pytest.raises(DataError, match="b_dataloader of type int"):
+        benchmark.fit(str(model), BenchmarkConfig(), b_dataloader=3)
+
+
+def test_a_profile_has_a_row_for_each_op_and_counts_kernels(
+    model: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neural Compressor sums the ops of a type under "Node name", runs the model once without warming it up, and calls
+    the number of events "OP defined"."""
+    set_workspace(workspace / "kept")
+    conf = BenchmarkConfig(diagnosis=True, iteration=2, intra_num_of_threads=1)
+    found = benchmark.fit(str(model), conf, b_dataloader=Loader(images(8), 2))
+    assert found.profile is not None
+    assert found.profile.batch == 2
+    entries = json.loads((workspace / "kept/profiling_data.json").read_text())
+    names = {op for entry in entries for op in entry["ops"]}
+    assert {"/stem/conv/Conv", "/body/conv/Conv", "/head/fc/MatMul"} <= {entry["node_name"] for entry in entries}
+    assert {"/stem/relu/Relu", "/head/pool/GlobalAveragePool"} <= names
+    for entry, row in zip(entries, found.profile.ops, strict=True):
+        assert row.reference is not None
+        assert entry["op_defined"] == len(row.reference.kernels)
+        assert entry["op_run"] == sum(kernel.calls for kernel in row.reference.kernels)
+        assert entry["total_execution_time"] == pytest.approx(sum(k.us for k in row.reference.kernels), abs=2e-3)
+        assert entry["accelerator_execution_time"] == 0
+        assert entry["cpu_execution_time"] == entry["total_execution_time"]
+    table = (workspace / "kept/profiling_table.csv").read_text().splitlines()
+    assert table[0] == (
+        "Node name,Total execution time [us],Accelerator execution time [us],CPU execution time [us],OP run,OP defined"
+    )
+    assert [line.split(",")[0] for line in table[1:]] == [entry["node_name"] for entry in entries]
+    out = capsys.readouterr().out
+    head, first = out[out.index("Node name") :].split("/", 1)[0], out[out.index("/") :].splitlines()[0]
+    assert " ".join(re.sub(r"\n", " ", head).split()).count("[us]") == 3
+    assert "OP run" in " ".join(head.split())
+    assert first.split() == [entries[0]["node_name"], *_figures(entries[0])]
+    assert "Latency: " in out
+    kept = workflows.open_profile(workspace / "kept/profiling.qscope")
+    assert kept is not None
+    assert kept.ops == found.profile.ops
+
+
+def _figures(entry: dict[str, Any]) -> list[str]:
+    columns = ("total_execution_time", "accelerator_execution_time", "cpu_execution_time", "op_run", "op_defined")
+    return [f"{entry[column]:.0f}" for column in columns]
+
+
+def test_the_first_runs_of_a_profile_do_not_count(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+    kernels = profiler.Profiler._kernels
+
+    def watched(self: profiler.Profiler, runs: Any) -> Any:
+        counted.append((len(made), len(self._runs), len(runs)))
+        return kernels(self, runs)
+
+    made, run = [], profiler.Profiler.run
+
+    def counting(self: profiler.Profiler, inputs: Any) -> Any:
+        made.append(1)
+        return run(self, inputs)
+
+    monkeypatch.setattr(profiler.Profiler, "_kernels", watched)
+    monkeypatch.setattr(profiler.Profiler, "run", counting)
+    benchmark.fit(str(model), BenchmarkConfig(diagnosis=True, iteration=1), b_dataloader=Loader(images(2)))
+    # What comes later measures the processor.
+    runs, recorded, kept = counted[0]
+    assert recorded == runs
+    assert 5 <= kept <= (runs - 2) / 2 + 1, "the first ones are left out, and the slower half of the others"
+
+
 # ---- what there is not
 
 
 def test_what_there_is_not_is_said_by_name() -> None:
-    with pytest.raises(UnsupportedError, match=r"benchmark\.fit") as raised:
-        benchmark.fit("model.onnx", BenchmarkConfig(iteration=10), b_dataloader=Loader(X))
-    assert "onnxruntime_perf_test" in raised.value.next_step
+    with pytest.raises(UnsupportedError, match="benchmark_with_raw_cmd"):
+        exec("from quantscope.neural_compressor.benchmark import benchmark_with_raw_cmd")
     with pytest.raises(UnsupportedError, match="MixedPrecisionConfig"):
         exec("from quantscope.neural_compressor import MixedPrecisionConfig")
     with pytest.raises(ImportError):
@@ -898,5 +1049,5 @@ def test_the_documentations_code_runs(model: Path, capsys: pytest.CaptureFixture
 
 def test_the_documentation_names_every_option() -> None:
     text = DOCUMENT.read_text()
-    for name in (*SIGNATURE, *RECIPES):
+    for name in (*SIGNATURE, *RECIPES, *BENCHMARK_SIGNATURE):
         assert f"`{name}`" in text, name

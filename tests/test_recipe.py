@@ -366,8 +366,9 @@ def differences(case: Case, recipe: Recipe, quantized: Model) -> list[tuple[Any,
         reads, writes = found[op.name]
         asked = wanted[op.name]
         if asked is None:
-            constants = [d for name, d in zip(op.inputs, reads, strict=True) if name in case.graph.constants]
-            if any(constants):
+            # A bias in 32-bit codes is as exact as in float32; there may be one of zeros: see test_fallback.py.
+            constants = [d for name, d in zip(op.inputs, reads, strict=False) if name in case.graph.constants]
+            if set(constants) - {"", "int32"}:
                 wrong.append((op.name, "in float, and reads a rounded constant"))
             continue
         for name, dtype in zip((*op.inputs, *op.outputs), (*reads, *writes), strict=True):

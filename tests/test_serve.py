@@ -26,7 +26,7 @@ from starlette.testclient import TestClient
 
 import large_run
 import quantscope
-from conftest import convolutions, images
+from conftest import convolutions, images, with_speeds
 from quantscope import advice
 from quantscope.errors import QuantscopeError
 from quantscope.report.document import document
@@ -213,6 +213,22 @@ def test_a_search_shows_its_trials(client: TestClient, folder: Path) -> None:
     assert any(t.pareto for t in found.trials)
     assert get(client, "/api/runs/search/graphs/quantized", api.Graph).nodes.name
     assert client.get("/api/runs/a/trials").status_code == 404
+
+
+def test_a_search_that_weighs_time_shows_it(client: TestClient, folder: Path) -> None:
+    plain = get(client, "/api/runs/search/trials", api.Trials)
+    assert plain.reference_us is None
+    assert all(trial.speed is None and not trial.as_fast_as_best for trial in plain.trials)
+    speedups = with_speeds(folder / "search.qscope", folder / "timed.qscope")
+    found = get(client, "/api/runs/timed/trials", api.Trials)
+    assert found.reference_us == 20_000
+    for trial, speedup in zip(found.trials, speedups, strict=True):
+        assert trial.speed is not None
+        times = (20_000 / speedup, 20_000 / (speedup + 0.2), 20_000 / (speedup - 0.2))
+        assert (trial.speed.us, trial.speed.low_us, trial.speed.high_us) == pytest.approx(times)
+        assert trial.as_fast_as_best == (trial is found.trials[-2])
+    assert found.trials[-1].best
+    (folder / "timed.qscope").unlink()
 
 
 def test_two_runs_side_by_side(client: TestClient) -> None:

@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from browsing import Site, cells, wait_for_graph, wait_until_centred, watched
+from conftest import with_speeds
 from test_web import percent
 from test_web_graph import CONV, same, saved, table_of
 
@@ -116,6 +117,20 @@ def test_a_search_shows_its_trials(site: Site) -> None:
         page.get_by_test_id("trials-row").last.click()
         expect(page.get_by_test_id("trial")).to_contain_text(f"Trial {len(found['trials'])}:")
         expect(page.get_by_test_id("pareto")).to_be_visible()
+
+
+def test_a_search_that_weighs_time_is_drawn_against_it(site: Site) -> None:
+    speedups = with_speeds(site.folder / "search.qscope", site.folder / "timed.qscope")
+    with site.visit("/runs/timed/trials") as page:
+        rows = page.get_by_test_id("trials-row")
+        expect(rows).to_have_count(len(speedups))
+        assert cells(rows, 4) == [f"{s:.2f}× ({s - 0.2:.2f} to {s + 0.2:.2f})" for s in speedups]
+        assert [float(text.removesuffix(" ms")) for text in cells(rows, 3)] == pytest.approx(
+            [20 / speedup for speedup in speedups], rel=0.01
+        )
+        expect(rows.nth(len(speedups) - 2)).to_contain_text("as fast as the best")
+        expect(page.get_by_role("region", name="Accuracy against time")).to_be_visible()
+    (site.folder / "timed.qscope").unlink()
 
 
 def test_a_measurement_shows_what_each_op_does(site: Site) -> None:

@@ -55,7 +55,7 @@ def count_saturation(
         QuantscopeError: one of its subclasses, with what is accepted instead.
     """
     progress = progress or Silent()
-    backend, given, bound = workflows.opened(model, data, labels, preprocessing)
+    backend, given, bound = workflows.opened(model, data, labels, preprocessing, progress)
     if metric is not None and isinstance(metric, str):
         evaluation.metric(metric)
     plan = Plan(calibration_samples, samples, batch_size, threads=threads)
@@ -66,7 +66,7 @@ def count_saturation(
             raise ModelError(f"the first of two models is quantized: {model}", accepted="FLOAT.onnx QUANTIZED.onnx")
         reference, subject = None, given
     elif quantized is not None:
-        subject = backend.load(quantized)
+        subject = backend.load(quantized, progress)
     else:
         # The samples are counted before minutes of work: there may be too few of them.
         workflows.split(bound, plan)

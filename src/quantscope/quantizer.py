@@ -49,6 +49,7 @@ class Quantizer:
         self.prepared = backend.prepare(model)
         self._statistics: dict[bool, dict[str, TensorStatistics]] = {False: {}, True: {}}
         self._notes: dict[bool, tuple[str, ...]] = {False: (), True: ()}
+        self._last: tuple[Recipe, Model] | None = None
 
     @cached_property
     def _equalized(self) -> Model:
@@ -60,7 +61,9 @@ class Quantizer:
         return self._equalized.handle is not self.prepared.handle
 
     def quantized(self, recipe: Recipe) -> Model:
-        """The model quantized by this recipe, with notes on what was odd."""
+        """The model quantized by this recipe, with notes on what was odd; the last one is kept."""
+        if self._last is not None and self._last[0] == recipe:
+            return self._last[1]
         prepared = self._equalized if recipe.equalize else self.prepared
         statistics = self._statistics[recipe.equalize]
         wanted = self._backend.tensors_to_calibrate(prepared, recipe)
@@ -73,12 +76,19 @@ class Quantizer:
             )  # fmt: skip
             statistics |= found
         quantized = self._backend.quantize(prepared, recipe, ranges(statistics, recipe))
-        return replace(quantized, notes=(*quantized.notes, *self._notes[recipe.equalize]))
+        quantized = replace(quantized, notes=(*quantized.notes, *self._notes[recipe.equalize]))
+        self._last = recipe, quantized
+        return quantized
 
     def _ops(self, recipe: Recipe) -> list[str]:
         """The ops of the prepared model that the recipe quantizes, in execution order."""
         in_float = self._backend.check(self.prepared, recipe).in_float
         return [op.name for op in self.prepared.graph.ops if op.name not in in_float]
+
+    def named_ops(self, recipe: Recipe) -> list[str]:
+        """The ops that the recipe quantizes and that one can leave in float by name, in execution order."""
+        # A recipe names ops of the user's model, of which preparation folds some.
+        return [name for name in self._ops(recipe) if name in self._model.graph.by_name]
 
     def share(self, recipe: Recipe) -> float:
         """Of the ops that the quantizer knows, the share that the recipe leaves quantized."""
@@ -120,7 +130,6 @@ class Quantizer:
 
     def ranking(self, recipe: Recipe, found: Sensitivities) -> list[str]:
         """All ops that can be left in float, those that matter most first, those that were not compared last."""
-        # A recipe names ops of the user's model, of which preparation folds some.
-        named = [name for name in self._ops(recipe) if name in self._model.graph.by_name]
+        named = self.named_ops(recipe)
         possible = set(named)
         return [name for name in dict.fromkeys([*found.ranking, *named]) if name in possible]

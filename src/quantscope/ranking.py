@@ -70,7 +70,7 @@ def sensitivity(
     if most_ops < 1:
         raise DataError(f"{most_ops} ops to measure", accepted="1 or more")
     metric_named(metric)
-    backend, float_model, bound = opened(model, data, labels, preprocessing)
+    backend, float_model, bound = opened(model, data, labels, preprocessing, progress)
     recipe = recipe or Recipe()
     recipe.fallback_ops(float_model.graph)
     name = metric if isinstance(metric, str) else None
@@ -103,7 +103,9 @@ def resume_sensitivity(
     with RunFile.resume(Path(run)) as run_file:
         if run_file.about("kind") != "sensitivity":
             raise RunFileError(f"{run} holds no sensitivity", next_step=f"see what it holds: quantscope show {run}")
-        backend, float_model, bound = opened_again(run_file, run, data, "quantscope.resume_sensitivity(run, data=...)")
+        backend, float_model, bound = opened_again(
+            run_file, run, data, "quantscope.resume_sensitivity(run, data=...)", progress
+        )
         plan = Plan(**run_file.about("plan"))
         return _measured(
             run_file, backend, float_model, bound, plan, metric or plan.metric, progress or Silent()

@@ -1,4 +1,4 @@
-"""From a float model and an allowed drop in accuracy to the recipe that keeps most ops quantized: `tune`."""
+"""From a float model and an allowed drop in accuracy to the most quantized recipe, or the fastest one: `tune`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from quantscope.runfile import RunFile, graph_json, model_beside
 from quantscope.samples import Samples
 from quantscope.sweep import metric_named
 from quantscope.tracing import whole_batches
+from quantscope.trial_timing import Candidates, TrialTiming
 from quantscope.workflows import (
     batch_size_for,
     check_writable,
@@ -56,6 +57,8 @@ def tune(
     most_seconds: float = math.inf,
     most_ops: int = MOST_OPS,
     moves: Sequence[str] = get_args(Kind),
+    latency: bool = False,
+    latency_seconds: float = 4.0,
     run: str | Path | None = None,
     number_run: bool = False,
     output: str | Path | None = None,
@@ -64,7 +67,8 @@ def tune(
 ) -> Search:
     """Return the search for the recipe that keeps most ops quantized while the metric drops no more than allowed.
 
-    The best model is written to `output`, and its recipe beside it, if a run file or an output is given.
+    With `latency` it is the fastest one that is sought, and the answer a front of accuracy against time. The best model
+    is written to `output`, and its recipe beside it, if a run file or an output is given.
 
     Args:
         model: the float model: a path or a model object that a backend accepts.
@@ -76,6 +80,8 @@ def tune(
         most_ops: how many ops are measured for their effect on the output.
         moves: what may change in the recipe before ops are left in float: "calibration", "per-channel", "equalization",
             "16-bit".
+        latency: time each trial's model in turn with the float model, and leave ops in float that are faster so.
+        latency_seconds: the longest that each trial's model is timed; less when its speed-up is known within ±3 %.
         run: the run file that remembers the trials; nothing is written if None.
         number_run: if the run file exists, add a number to its name.
         output: where to write the best model; beside the run file if None.
@@ -84,11 +90,13 @@ def tune(
     """
     progress = progress or Silent()
     criterion = _criterion(max_drop, relative, most_trials)
+    if not 0 < latency_seconds < math.inf:
+        raise DataError(f"{latency_seconds} seconds to time a trial", accepted="more than 0")
     unknown = [move for move in moves if move not in get_args(Kind)]
     if unknown:
         raise DataError(f"unknown move {unknown[0]!r}", accepted=", ".join(get_args(Kind)))
     metric_named(metric)
-    backend, float_model, bound = opened(model, data, labels, preprocessing)
+    backend, float_model, bound = opened(model, data, labels, preprocessing, progress)
     recipe = recipe or Recipe()
     recipe.fallback_ops(float_model.graph)
     plan = Plan(
@@ -99,7 +107,7 @@ def tune(
     if output is not None:
         check_writable(backend, Path(output), float_model)
     tuning = {**asdict(criterion), "most_trials": most_trials, "most_seconds": most_seconds, "most_ops": most_ops}
-    tuning["moves"] = list(moves)
+    tuning |= {"moves": list(moves), "latency": latency, "latency_seconds": latency_seconds}
     run_file = RunFile.create(
         Path(run) if run is not None else None,
         numbered=number_run,
@@ -131,7 +139,9 @@ def resume_tuning(
                 f"{run} holds no search", next_step=f"go on with it by: quantscope diagnose --resume {run}"
             )
         plan, recipe = Plan(**run_file.about("plan")), Recipe.from_dict(run_file.about("recipe"))
-        backend, float_model, bound = opened_again(run_file, run, data, "quantscope.resume_tuning(run, data=...)")
+        backend, float_model, bound = opened_again(
+            run_file, run, data, "quantscope.resume_tuning(run, data=...)", progress
+        )
         return _tune(
             run_file, backend, float_model, bound, recipe, plan, metric or plan.metric,
             run_file.about("tuning"), progress or Silent(),
@@ -210,16 +220,27 @@ def _tune(
             written.append(trial)
             run_file.write_about(trials=[trial_dict(t) for t in written])
 
+        def note_candidates(recipe: str, found: Candidates) -> None:
+            run_file.change_about("candidates", lambda known: {**(known or {}), recipe: found})
+
         def applied(move: Move) -> Move:
             if move.kind != "equalization":
                 return move
             # Not asked before it matters: to know it is to equalize the model.
             return replace(move, change=lambda recipe: move.change(recipe) if quantizer.can_equalize else recipe)
 
+        timing = None
+        # A run of before has no word of it.
+        if tuning.get("latency"):
+            timing = TrialTiming(
+                backend, model, quantizer, samples, seconds=tuning["latency_seconds"], threads=plan.threads,
+                progress=progress, known=run_file.about("candidates") or {}, note=note_candidates,
+            )  # fmt: skip
         tuner = Tuner(
             Criterion(tuning["max_drop"], tuning["relative"]), evaluate, rank,
             moves=[applied(move) for move in MOVES if move.kind in tuning["moves"]],
             most_trials=tuning["most_trials"], most_seconds=tuning["most_seconds"], tried=known, note=note,
+            timing=timing,
         )  # fmt: skip
         search = tuner.search(recipe)
         output = run_file.about("output")

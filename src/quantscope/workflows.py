@@ -66,7 +66,7 @@ def quantize(
         ModelError, DataError, RecipeError, OutputError: with what is accepted instead.
     """
     progress = progress or Silent()
-    backend, float_model, samples = opened(model, data, labels, preprocessing)
+    backend, float_model, samples = opened(model, data, labels, preprocessing, progress)
     chosen = recipe or Recipe()
     chosen.fallback_ops(float_model.graph)
     if output is not None:
@@ -132,8 +132,8 @@ def diagnose(
         QuantscopeError: one of its subclasses, with what is accepted instead.
     """
     progress = progress or Silent()
-    backend, float_model, bound = opened(reference, data, labels, preprocessing)
-    given = backend.load(quantized) if quantized is not None else None
+    backend, float_model, bound = opened(reference, data, labels, preprocessing, progress)
+    given = backend.load(quantized, progress) if quantized is not None else None
     if given is None:
         recipe = recipe or Recipe()
         recipe.fallback_ops(float_model.graph)
@@ -205,7 +205,7 @@ def profile(
         )
     first, second = _models_of(again) if again is not None else (reference, quantized)
     backend = backend_for(first)
-    models = [backend.load(model) for model in (first, second) if model is not None]
+    models = [_loaded(backend, model, progress) for model in (first, second) if model is not None]
     samples = Samples.of(data, preprocessing=preprocessing) if data is not None else None
     inputs = models[0].graph.inputs
     check_shapes(shapes or {}, inputs)
@@ -318,8 +318,8 @@ def resume(
         plan = Plan(**run_file.about("plan"))
         quantized = run_file.about("models")["quantized"]
         recipe = Recipe.from_dict(run_file.about("recipe")) if run_file.about("recipe") else None
-        backend, float_model, bound = opened_again(run_file, run, data, "quantscope.resume(run, data=...)")
-        given = backend.load(same_model(quantized, run)) if quantized else None
+        backend, float_model, bound = opened_again(run_file, run, data, "quantscope.resume(run, data=...)", progress)
+        given = backend.load(same_model(quantized, run), progress) if quantized else None
         return _run(
             run_file,
             backend,
@@ -351,16 +351,19 @@ def run_facts(
     }
 
 
-def opened_again(run_file: RunFile, run: str | Path, data: object, call: str) -> tuple[Backend, Model, Samples]:
+def opened_again(
+    run_file: RunFile, run: str | Path, data: object, call: str, progress: Progress | None = None
+) -> tuple[Backend, Model, Samples]:
     """The backend, the float model and the samples of a run that goes on.
 
     Args:
         data, call: as of `samples_again`.
+        progress: as of `Backend.load`.
     Raises:
         RunFileError: the run cannot find its samples by itself, or its model is not what it was.
     """
     source = samples_again(run, run_file.about("data"), data, call)
-    return opened(same_model(run_file.about("models")["reference"], run), source, None, None)
+    return opened(same_model(run_file.about("models")["reference"], run), source, None, None, progress)
 
 
 def samples_again(run: str | Path, spec: Mapping[str, Any] | None, data: object, call: str) -> object:
@@ -407,6 +410,8 @@ def _run(
     """The whole diagnosis from wherever the run file is."""
     progress = Recorded(progress, run_file)
     with outcome(run_file):
+        for note in reference.notes:
+            run_file.add_note(note)
         size = batch_size_for(reference, plan.batch_size)
         calibration, evaluation = split(samples, plan, given)
         quantized = given or _quantized_once(
@@ -525,7 +530,8 @@ def _quantized(
         quantized = backend.quantize(prepared, recipe, ranges)
     quantized = replace(quantized, notes=(*quantized.notes, *notes))
     for note in quantized.notes:
-        progress.note(note)
+        if note not in model.notes:
+            progress.note(note)
     return quantized
 
 
@@ -542,13 +548,25 @@ def _stage(name: str, total: int | None, progress: Progress, run_file: RunFile |
 
 
 def opened(
-    model: object, data: object, labels: object, preprocessing: Preprocessing | None
+    model: object,
+    data: object,
+    labels: object,
+    preprocessing: Preprocessing | None,
+    progress: Progress | None = None,
 ) -> tuple[Backend, Model, Samples]:
     """The backend, the float model, and the samples as its inputs take them."""
     backend = backend_for(model)
-    loaded = backend.load(model)
+    loaded = _loaded(backend, model, progress)
     samples = Samples.of(data, labels=labels, preprocessing=preprocessing)
     return backend, loaded, samples.for_inputs(loaded.graph.inputs)
+
+
+def _loaded(backend: Backend, model: object, progress: Progress | None) -> Model:
+    """The model; what was odd about it is told."""
+    loaded = backend.load(model, progress)
+    for note in loaded.notes:
+        (progress or Silent()).note(note)
+    return loaded
 
 
 def batch_size_for(model: Model, wanted: int | None) -> int:
@@ -624,21 +642,23 @@ def same_model(identity: Mapping[str, Any], run: str | Path) -> str:
     path = identity["path"]
     if path is None:
         raise RunFileError(f"a model of {run} was never a file", next_step="diagnose it again from Python")
-    if not Path(path).is_file() or _digest(backend_for(path), Path(path)) != identity["digest"]:
+    there = Path(path).exists()
+    if not there or _digest(backend_for(path), Path(path)) != identity["digest"]:
         raise RunFileError(
-            f"the model of {run} is {'changed' if Path(path).is_file() else 'missing'}: {path}",
-            accepted="the very file that the run began with",
+            f"the model of {run} is {'changed' if there else 'missing'}: {path}",
+            accepted="the very model that the run began with",
             next_step="bring it back, or begin a new run",
         )
     return str(path)
 
 
 def _digest(backend: Backend, path: Path) -> str:
-    """The digest of a model file and, where weights lie beside it, of when and how large those files were written."""
-    with path.open("rb") as file:
+    """The digest of a model's first file and, where weights lie in others, of when and how large those were written."""
+    first, *others = backend.files(path)
+    with first.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     # Gigabytes of weights are not read again for this.
-    for beside in sorted(set(backend.files(path)) - {path}):
+    for beside in sorted(others):
         stat = beside.stat()
         digest.update(f"{beside.name} {stat.st_size} {stat.st_mtime_ns}".encode())
     return digest.hexdigest()

@@ -1470,6 +1470,26 @@ export interface components {
             granularity: (string | null)[];
         };
         /**
+         * Speed
+         * @description The float model's time over a trial's, run in turn, with a 95 % interval; and the trial's time in µs.
+         *
+         *     `us` is the median time of the float model over all trials by the speed-up; `low_us` and `high_us` are its bounds.
+         */
+        Speed: {
+            /** Speedup */
+            speedup: number;
+            /** Low */
+            low: number;
+            /** High */
+            high: number;
+            /** Us */
+            us: number;
+            /** Low Us */
+            low_us: number;
+            /** High Us */
+            high_us: number;
+        };
+        /**
          * Stage
          * @description A part of the run: how many samples or ops are done of how many, and how long it took; `total` may be unknown.
          */
@@ -1553,7 +1573,9 @@ export interface components {
         };
         /**
          * Trial
-         * @description One recipe that a search tried.
+         * @description One recipe that a search tried; `speed` is null if the search does not weigh time.
+         *
+         *     `as_fast_as_best` tells of a trial whose time differs from the best one's by no more than the noise.
          */
         Trial: {
             /** Change */
@@ -1567,6 +1589,9 @@ export interface components {
             quantized_share: number;
             /** Seconds */
             seconds: number;
+            speed: components["schemas"]["Speed"] | null;
+            /** As Fast As Best */
+            as_fast_as_best: boolean;
             /** Best */
             best: boolean;
             /** Pareto */
@@ -1577,6 +1602,8 @@ export interface components {
         /**
          * Trials
          * @description A search: what was allowed, what was tried, and what each op does to the output, where that was measured.
+         *
+         *     `reference_us` is the float model's time in µs; null if the search does not weigh time.
          */
         Trials: {
             /** Max Drop */
@@ -1587,6 +1614,8 @@ export interface components {
             most_trials: number;
             /** Met */
             met: boolean | null;
+            /** Reference Us */
+            reference_us: number | null;
             /** Trials */
             trials: components["schemas"]["Trial"][];
             /** Ranking */

@@ -28,6 +28,7 @@ export type RunSummary = Schemas['RunSummary'];
 export type Sensitivities = Schemas['Sensitivities'];
 export type Suggestion = Schemas['Suggestion'];
 export type Suggestions = Schemas['Suggestions'];
+export type Speed = Schemas['Speed'];
 export type Trial = Schemas['Trial'];
 export type Trials = Schemas['Trials'];
 export type ServerEvent = Schemas['RunsEvent'] | Schemas['RunEvent'] | Schemas['RemovedEvent'];

@@ -13,6 +13,8 @@ const REACH_PIXELS = 14;
 export interface Dot extends Point {
   name: string;
   lines: readonly string[];
+  /** From where to where x may be: drawn as a line through the dot. */
+  reach?: readonly [number, number];
   /** Filled and joined to the others of its kind by a line. */
   strong?: boolean;
 }
@@ -33,6 +35,8 @@ interface Props {
   diagonal?: boolean;
   /** A level of y to keep above, in words. */
   level?: { value: number; title: string } | null;
+  /** A value of x to compare with, in words. */
+  mark?: { value: number; title: string } | null;
   onPick(index: number): void;
 }
 
@@ -53,12 +57,12 @@ function spread(values: readonly number[]): [number, number] {
 /** Points in a plane, with what they are at the pointer. */
 export function Scatter(props: Props) {
   const { title, description, fileName, testId, height, xTitle, yTitle, dots, xRange } = props;
-  const { selected, diagonal, level, onPick } = props;
+  const { selected, diagonal, level, mark, onPick } = props;
   const [xs, ys] = useMemo(() => {
-    const x = dots.map((dot) => dot.x);
+    const x = [...dots.flatMap((dot) => [dot.x, ...(dot.reach ?? [])]), ...(mark ? [mark.value] : [])];
     const y = [...dots.map((dot) => dot.y), ...(level ? [level.value] : [])];
     return diagonal ? [spread([...x, ...y]), spread([...x, ...y])] : [xRange ?? spread(x), spread(y)];
-  }, [dots, diagonal, level, xRange]);
+  }, [dots, diagonal, level, mark, xRange]);
 
   const frame = useCallback(
     (size: Size): Frame => {
@@ -104,6 +108,29 @@ export function Scatter(props: Props) {
         );
         pen.text(level.title, { x: plot.x + 6, y: line + 11 }, { colour: colours.limit });
       }
+      if (mark) {
+        const line = place(x, mark.value);
+        pen.line(
+          [
+            { x: line, y: plot.y },
+            { x: line, y: plot.y + plot.height },
+          ],
+          { colour: colours.soft, dash: [2, 4], width: 1.3 },
+        );
+        const right = line > plot.x + plot.width / 2;
+        pen.text(
+          mark.title,
+          { x: line + (right ? -6 : 6), y: plot.y + 8 },
+          { colour: colours.soft, align: right ? 'right' : 'left' },
+        );
+      }
+      dots.forEach(({ reach, y: value }) => {
+        if (!reach || !Number.isFinite(value)) return;
+        pen.line(
+          reach.map((end) => at({ x: end, y: value })),
+          { colour: colours.soft, width: 1.2 },
+        );
+      });
       const front = dots.filter((dot) => dot.strong).sort((a, b) => a.x - b.x);
       if (front.length > 1) pen.line(front.map(at), { colour: colours.reference, width: 1.5 });
       const many = dots.length > 300;
@@ -115,7 +142,7 @@ export function Scatter(props: Props) {
       const chosen = selected === null ? undefined : dots[selected];
       if (chosen) pen.circle(at(chosen), 8, 'transparent', { colour: colours.quantized, width: 2.5 });
     },
-    [frame, dots, xs, diagonal, level, selected, xTitle, yTitle],
+    [frame, dots, xs, diagonal, level, mark, selected, xTitle, yTitle],
   );
 
   const nearest = useCallback(

@@ -1,7 +1,7 @@
 import { useMemo, useState } from 'react';
 import { toNumber } from '../api/figures';
 import { useTrials } from '../api/queries';
-import type { RunSummary, Trials } from '../api/types';
+import type { RunSummary, Trial, Trials } from '../api/types';
 import { Card, Cards } from '../app/Card';
 import { CopyButton } from '../app/CopyButton';
 import { Answer, Notice } from '../app/Notice';
@@ -15,12 +15,13 @@ import { type Sort, sortRows } from '../table/order';
 import { scoreText } from './accuracy';
 import { RunEnding } from './RunEnding';
 import type { RunPageProps } from './RunPage';
+import { millisecondsText, speedText } from './speed';
 import classes from './TrialsPage.module.css';
 
 /** All shares, with room for dots at the ends. */
 const PERCENT = [-3, 103] as const;
 
-/** What a search tried: accuracy against the share of ops that stay quantized. */
+/** What a search tried: accuracy against time, or against the share of ops that stay quantized. */
 export function TrialsPage({ run }: RunPageProps) {
   const trials = useTrials(run.name);
   return (
@@ -62,7 +63,28 @@ function Measured({ run, search: { sensitivities: found } }: { run: RunSummary; 
   );
 }
 
-function columnsOf({ trials }: Trials): Column[] {
+/** The columns of a search that weighs time. */
+const timesOf = (trials: readonly Trial[]): Column[] => [
+  {
+    id: 'ms',
+    title: 'Inference',
+    width: 100,
+    number: (row) => trials[row].speed?.us ?? NaN,
+    text: (row) => millisecondsText(trials[row].speed?.us ?? NaN),
+  },
+  {
+    id: 'speedup',
+    title: 'Speed-up, 95 %',
+    width: 160,
+    number: (row) => trials[row].speed?.speedup ?? NaN,
+    text: (row) => {
+      const { speed } = trials[row];
+      return speed ? speedText(speed) : '';
+    },
+  },
+];
+
+function columnsOf({ trials, reference_us: timed }: Trials): Column[] {
   const metric = trials[0]?.accuracy.metric ?? '';
   return [
     { id: 'number', title: 'Trial', width: 70, number: (row) => row + 1, text: (row) => String(row + 1) },
@@ -74,6 +96,7 @@ function columnsOf({ trials }: Trials): Column[] {
       number: (row) => toNumber(trials[row].accuracy.quantized),
       text: (row) => scoreText(metric, toNumber(trials[row].accuracy.quantized)),
     },
+    ...(timed === null ? [] : timesOf(trials)),
     {
       id: 'share',
       title: 'Quantized ops',
@@ -90,7 +113,7 @@ function columnsOf({ trials }: Trials): Column[] {
     },
     {
       id: 'seconds',
-      title: 'Time',
+      title: timed === null ? 'Time' : 'Trial took',
       width: 90,
       number: (row) => trials[row].seconds,
       text: (row) => durationText(trials[row].seconds),
@@ -98,10 +121,15 @@ function columnsOf({ trials }: Trials): Column[] {
     {
       id: 'result',
       title: 'Result',
-      width: 260,
+      width: timed === null ? 260 : 320,
       text: (row) => {
-        const { best, meets, pareto } = trials[row];
-        return [best ? 'best' : '', meets ? 'meets the allowed drop' : '', pareto && !best ? 'not beaten' : '']
+        const { best, meets, pareto, as_fast_as_best: equal } = trials[row];
+        return [
+          best ? 'best' : '',
+          meets ? 'meets the allowed drop' : '',
+          pareto && !best ? 'not beaten' : '',
+          equal ? 'as fast as the best' : '',
+        ]
           .filter(Boolean)
           .join(', ');
       },
@@ -129,30 +157,38 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
   const dots = useMemo<Dot[]>(
     () =>
       trials.map((trial, i) => ({
-        x: 100 * trial.quantized_share,
+        ...(trial.speed
+          ? { x: trial.speed.us / 1000, reach: [trial.speed.low_us / 1000, trial.speed.high_us / 1000] as const }
+          : { x: 100 * trial.quantized_share }),
         y: toNumber(trial.accuracy.quantized),
         name: `${i + 1}: ${trial.change}`,
         lines: [
           `${metric} ${scoreText(metric, toNumber(trial.accuracy.quantized))}`,
+          ...(trial.speed ? [`${millisecondsText(trial.speed.us)}, ${speedText(trial.speed)}`] : []),
           `${percentText(trial.quantized_share)} quantized`,
         ],
         strong: trial.pareto,
       })),
     [trials, metric],
   );
+  const { reference_us: float } = search;
+  const { label, ...axis } = useMemo(() => against(float), [float]);
   const level = allowedLevel(search);
   return (
     <>
       <Cards>
-        <section className={classes.picture} aria-label="Accuracy against the share of ops that stay quantized">
+        <section className={classes.picture} aria-label={`Accuracy against ${label}`}>
           <Scatter
             title={verdict(search, run.status === 'running')}
-            description="Trials that no other beats in both are filled and joined."
+            description={
+              float === null
+                ? 'Trials that no other beats in both are filled and joined.'
+                : 'Trials that no other beats in both are filled and joined; times with their 95 % intervals.'
+            }
             fileName={`${run.name}-trials`}
             testId="pareto"
             height={330}
-            xTitle="ops that stay quantized, %"
-            xRange={PERCENT}
+            {...axis}
             yTitle={metric}
             dots={dots}
             selected={selected}
@@ -178,6 +214,16 @@ function Search({ run, search }: { run: RunPageProps['run']; search: Trials }) {
     </>
   );
 }
+
+/** What accuracy is weighed against: time if it was measured. */
+const against = (float: number | null) =>
+  float === null
+    ? { label: 'the share of ops that stay quantized', xTitle: 'ops that stay quantized, %', xRange: PERCENT }
+    : {
+        label: 'time',
+        xTitle: 'time of an inference, ms',
+        mark: { value: float / 1000, title: `float ${millisecondsText(float)}` },
+      };
 
 function verdict({ met, trials, most_trials: most }: Trials, goesOn: boolean): string {
   const count = `${countText(trials.length, 'trial')} of at most ${most}${goesOn ? ' so far' : ''}`;

@@ -134,7 +134,7 @@ def _scores(
     progress: Progress,
 ) -> tuple[list[float], list[float]]:
     """The scores of the run's samples: of the float model, and of the quantized one in the trace that was scored."""
-    backend, model, bound = workflows.opened(reference, samples, None, None)
+    backend, model, bound = workflows.opened(reference, samples, None, None, progress)
     size = workflows.batch_size_for(model, plan.batch_size)
     evaluated = workflows.split(bound, plan)[1]
     trace: Trace = "simulated" if plan.trace == "simulated" else "deployed"

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from numpy.typing import NDArray
 
 from quantscope.graph import Graph
+from quantscope.progress import Progress
 from quantscope.quantized import FloatView, Weight
 from quantscope.recipe import Recipe
 
@@ -217,8 +218,8 @@ class Backend(Protocol):
         """True if `load` can read this path or object."""
         ...
 
-    def load(self, source: object) -> Model:
-        """The model.
+    def load(self, source: object, progress: Progress | None = None) -> Model:
+        """The model; `progress` is told if there is something to wait for.
 
         Raises:
             ModelError: the source is missing, damaged or of another kind.
@@ -238,6 +239,15 @@ class Backend(Protocol):
 
         Where it cannot, it is run there from files under the same names.
         """
+        ...
+
+    def fits_in_memory_form(self, model: Model) -> bool:
+        """True if `memory_form` is something that the framework itself can run."""
+        ...
+
+    def memory_form(self, model: Model) -> Any:
+        """A copy of the model as the framework's own code takes it, with all weights, without a file; to be changed
+        where that kind of object can be."""
         ...
 
     def prepare(self, model: Model) -> Model:

@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
 @expanded
 def diagnose(
     context: typer.Context,
-    reference: Annotated[Path | None, typer.Argument(help="The float model: an .onnx or .tflite file.")] = None,
+    reference: Annotated[Path | None, typer.Argument(help=o.FLOAT_MODEL)] = None,
     quantized: Annotated[
         Path | None,
         typer.Argument(help="The quantized model, made by any tool; without it quantscope makes one."),

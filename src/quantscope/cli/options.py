@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from quantscope.images import Preprocessing
     from quantscope.recipe import Recipe
 
+FLOAT_MODEL = "The float model: an .onnx or .tflite file; or TensorFlow's SavedModel folder, .keras, .h5 or .pb file."
+
 _SAMPLES, _PHOTOS, _RECIPE, _RUN, _TABLES = "Samples", "Photos", "Quantization", "Run", "Output"
 
 Data = Annotated[

@@ -46,6 +46,7 @@ class ProgressBars:
             disable=not self._console.is_terminal,
         )
         self._task: int | None = None
+        self._told: set[str] = set()
         self._asked = False
         self._before: Any = signal.SIG_DFL
 
@@ -82,7 +83,10 @@ class ProgressBars:
             self._progress.advance(self._progress.task_ids[-1], count)
 
     def note(self, text: str) -> None:
-        """A line above the bars."""
+        """A line above the bars; what was told before is not told again."""
+        if text in self._told:
+            return
+        self._told.add(text)
         self._progress.console.print(Text(f"note: {text}", style="yellow"))
 
     def _finish(self) -> None:

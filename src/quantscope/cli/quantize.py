@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 @expanded
 def quantize(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="The float model: an .onnx or .tflite file.")],
+    model: Annotated[Path, typer.Argument(help=o.FLOAT_MODEL)],
     output: Annotated[Path, typer.Argument(help="The quantized model to write.")],
     data: Annotated[
         str,
@@ -47,6 +47,7 @@ def quantize(
 ) -> None:
     """Calibrate a float model with samples and write its quantized form."""
     from quantscope import workflows
+    from quantscope.backends.registry import backend_for
     from quantscope.cli.progress import ProgressBars
 
     recipe = quantization.recipe(context)
@@ -56,7 +57,7 @@ def quantize(
             preprocessing=photos.preprocessing(),
             calibration_samples=calibration_samples, batch_size=batch_size, threads=threads, progress=progress,
         )  # fmt: skip
-    before, after = model.stat().st_size, output.stat().st_size
+    before, after = (sum(f.stat().st_size for f in backend_for(p).files(p)) for p in (model, output))
     if json:
         import json as encoder
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from quantscope.cli.options import FLOAT_MODEL
 from quantscope.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -54,16 +55,18 @@ def register(app: typer.Typer) -> None:
 @_commands.command(epilog=_CHECK_EPILOG)
 def check(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.")],
-    model: Annotated[Path, typer.Argument(help="The float model: an .onnx or .tflite file.")],
+    model: Annotated[Path, typer.Argument(help=FLOAT_MODEL)],
     json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Say how many ops each rule matches, what stays in float, and what the backend cannot do."""
     from quantscope.backends.registry import backend_for
+    from quantscope.cli.progress import ProgressBars
     from quantscope.recipe import Recipe
 
     chosen = Recipe.load(recipe)
     backend = backend_for(model)
-    loaded = backend.load(model)
+    with ProgressBars() as progress:
+        loaded = backend.load(model, progress)
     # Before preparation folds ops: the user's selectors are for the user's model.
     chosen.specs_for(loaded.graph)
     prepared = backend.prepare(loaded)
@@ -183,8 +186,12 @@ def _json(path: Path) -> Any:
 
 def _graph(model: Path | None) -> Graph | None:
     from quantscope.backends.registry import backend_for
+    from quantscope.cli.progress import ProgressBars
 
-    return None if model is None else backend_for(model).load(model).graph
+    if model is None:
+        return None
+    with ProgressBars() as progress:
+        return backend_for(model).load(model, progress).graph
 
 
 def _asked(rule: OpRule) -> str:

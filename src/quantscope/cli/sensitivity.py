@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 @expanded
 def sensitivity(
     context: typer.Context,
-    model: Annotated[Path | None, typer.Argument(help="The float model: an .onnx or .tflite file.")] = None,
+    model: Annotated[Path | None, typer.Argument(help=o.FLOAT_MODEL)] = None,
     data: o.Data = None,
     by: Annotated[
         Literal["op", "scope"],

@@ -26,6 +26,9 @@ Lose at most 1 % of your own metric, from your own recipe:
 Keep one scale per weight tensor and 8 bits, whatever it costs:
   quantscope tune model.onnx --data samples.npz --per-tensor --moves calibration,equalization
 
+Find the fastest model within the allowed drop; every trial is timed against the float model:
+  quantscope tune model.onnx --data samples.npz --max-drop 0.01 --latency
+
 Go on with a search that was interrupted:
   quantscope tune --resume model.tune.qscope
 """
@@ -39,7 +42,7 @@ def register(app: typer.Typer) -> None:
 @expanded
 def tune(
     context: typer.Context,
-    model: Annotated[Path | None, typer.Argument(help="The float model: an .onnx or .tflite file.")] = None,
+    model: Annotated[Path | None, typer.Argument(help=o.FLOAT_MODEL)] = None,
     data: o.Data = None,
     max_drop: Annotated[
         float, typer.Option("--max-drop", rich_help_panel="Search", help="How much the metric may drop.")
@@ -63,6 +66,24 @@ def tune(
             help="What may change before ops are left in float, separated by commas; '' for nothing.",
         ),
     ] = "calibration,per-channel,equalization,16-bit",
+    latency: Annotated[
+        bool,
+        typer.Option(
+            "--latency",
+            rich_help_panel="Search",
+            help="Find the fastest model within the allowed drop: time every trial against the float model, and leave "
+            "ops in float that are faster so.",
+        ),
+    ] = False,
+    time: Annotated[
+        float,
+        typer.Option(
+            "--time",
+            metavar="SECONDS",
+            rich_help_panel="Search",
+            help="With --latency: the longest that each trial is timed; less when its speed-up is known within ±3 %.",
+        ),
+    ] = 4.0,
     labels: o.Labels = None,
     samples: o.SampleCount = None,
     calibration_samples: o.CalibrationSamples = None,
@@ -85,7 +106,7 @@ def tune(
     threads: o.Threads = 0,
     json: o.Json = False,
 ) -> None:
-    """Find the recipe that keeps most ops quantized and loses no more accuracy than allowed.
+    """Find the recipe that keeps most ops quantized, or is fastest, and loses no more accuracy than allowed.
 
     Tries other calibrations, weights per channel, equalization and 16 bits; then leaves ops in float, in the order of
     their effect on the model's output. Writes the model and its recipe. Exit code 1: nothing that was tried is enough.
@@ -114,8 +135,8 @@ def tune(
                 recipe=recipe, samples=samples, calibration_samples=calibration_samples, batch_size=batch_size,
                 metric=metric, most_trials=most_trials, most_seconds=minutes * 60,
                 moves=[move.strip() for move in moves.split(",") if move.strip()],
-                run=run or Path(f"{model.stem}.tune.qscope"), number_run=run is None, output=output, threads=threads,
-                progress=progress,
+                latency=latency, latency_seconds=time, run=run or Path(f"{model.stem}.tune.qscope"),
+                number_run=run is None, output=output, threads=threads, progress=progress,
             )  # fmt: skip
     print_search(found, json)
     if not found.met:

@@ -1,8 +1,11 @@
-"""Finds the recipe that keeps most ops quantized and meets the allowed drop in accuracy.
+"""Finds the recipe that meets the allowed drop in accuracy and keeps most ops quantized, or is fastest.
 
 First the whole recipe is moved, what costs least at run time first; the better recipe is kept. Then ops are left in
 float in the order of their effect: one, two, four, … of them, then by bisection the shortest beginning of the list that
 meets the criterion; and those of it that turn out not to be needed are quantized again.
+
+Where time counts, every trial is timed, and ops are left in float if the model gets faster by it, before all that and
+once more after it.
 """
 
 from __future__ import annotations
@@ -11,9 +14,11 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from statistics import median
 from typing import Any, Literal
 
 from quantscope.evaluation import Score
+from quantscope.fallback.speed import Speed, Timing
 from quantscope.qparams import QuantSpec
 from quantscope.recipe import PER_CHANNEL, Calibration, Recipe
 
@@ -92,7 +97,8 @@ class Criterion:
 class Trial:
     """One recipe that was tried: what was changed, the accuracy, and the share of compute ops that stay quantized.
 
-    `change` names the last move, which is one of the best recipe until then, and the ops left in float.
+    `change` names the last move, which is one of the best recipe until then, and the ops left in float. `speed` is None
+    if the search does not weigh time.
     """
 
     change: str
@@ -100,6 +106,7 @@ class Trial:
     score: Score
     quantized_share: float
     seconds: float
+    speed: Speed | None = None
 
     @property
     def fallback(self) -> tuple[str, ...]:
@@ -136,18 +143,33 @@ class Search:
 
     @property
     def pareto(self) -> tuple[Trial, ...]:
-        """The trials that no other one beats in both accuracy and quantized share, by falling share."""
-        front = [
-            t
-            for t in self.trials
-            if not any(
-                (_value(o.score) >= _value(t.score) and o.quantized_share > t.quantized_share)
-                or (_value(o.score) > _value(t.score) and o.quantized_share >= t.quantized_share)
-                for o in self.trials
-            )
-        ]
-        unique = {(t.quantized_share, _value(t.score)): t for t in reversed(front)}
-        return tuple(sorted(unique.values(), key=lambda t: (-t.quantized_share, _value(t.score))))
+        """The trials that no other one beats, the fastest first, each less fast and more accurate than the one before.
+
+        Of those that are equally fast within the measurement's noise the most accurate one is there. Where time was not
+        measured, the share of quantized ops takes its place.
+        """
+        front: list[Trial] = []
+        better = list(self.trials)
+        while better:
+            fastest = max(better, key=_rate)
+            found = max((t for t in better if as_fast(t, fastest)), key=lambda t: (_value(t.score), t.quantized_share))
+            front.append(found)
+            better = [t for t in better if _value(t.score) > _value(found.score)]
+        return tuple(front)
+
+    @property
+    def reference_us(self) -> float | None:
+        """The float model's time in µs, the median over all trials; None if time was not measured."""
+        times = [trial.speed.reference_us for trial in self.trials if trial.speed is not None]
+        return median(times) if times else None
+
+    def us(self, trial: Trial) -> float | None:
+        """A trial's time in µs: `reference_us` over its speed-up; None if time was not measured.
+
+        What else the machine does changes from trial to trial, and slows both models of a trial alike.
+        """
+        reference = self.reference_us
+        return reference / trial.speed.speedup if reference is not None and trial.speed is not None else None
 
 
 def _value(score: Score) -> float:
@@ -156,13 +178,26 @@ def _value(score: Score) -> float:
     return -math.inf if math.isnan(value) else value
 
 
+def _rate(trial: Trial) -> float:
+    """How fast a trial is; the share of quantized ops where that was not measured."""
+    return trial.speed.speedup if trial.speed is not None else trial.quantized_share
+
+
+def as_fast(one: Trial, other: Trial) -> bool:
+    """True if the difference in time is within the measurement's noise."""
+    if one.speed is None or other.speed is None:
+        return one.quantized_share == other.quantized_share
+    return one.speed.like(other.speed)
+
+
 @dataclass
 class Tuner:
     """Tries recipes, each at most once.
 
     `evaluate` quantizes with a recipe and gives the score and the quantized share; `rank` gives the ops by their effect
     on the output under a recipe, the one that matters most first. `moves` are tried before ops are left in float, each
-    on the best recipe so far. `tried` holds trials of an earlier process.
+    on the best recipe so far. `tried` holds trials of an earlier process. With `timing` the fastest trial that meets
+    the criterion is sought, of those that are equally fast the most accurate one.
     """
 
     criterion: Criterion
@@ -173,12 +208,13 @@ class Tuner:
     most_seconds: float = math.inf
     tried: dict[str, Trial] = field(default_factory=dict)
     note: Callable[[Trial], None] = lambda trial: None
+    timing: Timing | None = None
     trials: list[Trial] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
 
     def search(self, recipe: Recipe) -> Search:
         """Return the search from this recipe on; without budget for all of it, with the best trial so far."""
-        best: Trial = self._try("as configured", recipe)
+        best = self._sped_up(self._try("as configured", recipe))
         slower: list[Trial] = []
         if self.criterion.met_by(best.score):
             return self._result(best)
@@ -189,7 +225,7 @@ class Tuner:
             trial = self._try(move.name, moved)
             if trial is None:
                 return self._best_so_far()
-            if self.criterion.met_by(trial.score):
+            if self.criterion.met_by(trial.score) and not (move.slower and self.timing is not None):
                 return self._result(trial)
             if move.slower:
                 slower.append(trial)
@@ -201,13 +237,34 @@ class Tuner:
         found = self._beginning(best, ranking)
         # Where many ops would have to stay in float, fewer may do in a model that is slower.
         for start in slower:
-            if found is None or found[1].quantized_share < _MOSTLY_QUANTIZED:
+            if (found is None or found[1].quantized_share < _MOSTLY_QUANTIZED) and not _slower_than_float(start):
                 other = self._beginning(start, ranking)
-                if other is not None and (found is None or other[1].quantized_share > found[1].quantized_share):
+                if other is not None and (found is None or _rate(other[1]) > _rate(found[1])):
                     best, found = start, other
         if found is None:
             return self._best_so_far(ranking)
-        return self._result(self._pruned(best, ranking[: found[0]], found[1]), ranking)
+        return self._result(self._sped_up(self._pruned(best, ranking[: found[0]], found[1])), ranking)
+
+    def _sped_up(self, start: Trial) -> Trial:
+        """The trial with ops in float for their time, as long as that is surely faster and loses nothing.
+
+        Each op's time depends on those around it: leaving it in float moves the change of type to its neighbour. So
+        what was taken is looked at again, and only the time of the whole model decides.
+        """
+        best = start
+        while self.timing is not None and not self._spent():
+            faster = best
+            for change, ops in self.timing.candidates(best.recipe).items():
+                trial = self._try(f"{self._before(best)}{change}", best.recipe.with_fallback(ops))
+                if trial is None:
+                    return faster
+                loses = self.criterion.met_by(best.score) and not self.criterion.met_by(trial.score)
+                if not as_fast(trial, best) and not loses and _rate(trial) > _rate(faster):
+                    faster = trial
+            if faster is best:
+                break
+            best = faster
+        return best
 
     def _beginning(self, start: Trial, ranking: Sequence[str]) -> tuple[int, Trial] | None:
         """How many ops from the head of the list must stay in float, and the trial; None if not even all are enough.
@@ -250,8 +307,11 @@ class Tuner:
 
     def _with(self, start: Trial, ops: Sequence[str]) -> Trial | None:
         what = ops[0] if len(ops) == 1 else f"{len(ops)} ops"
-        before = f"{start.change}, " if start is not self.trials[0] else ""
-        return self._try(f"{before}{what} in float", start.recipe.with_fallback(ops)) if ops else start
+        return self._try(f"{self._before(start)}{what} in float", start.recipe.with_fallback(ops)) if ops else start
+
+    def _before(self, start: Trial) -> str:
+        """The change that another one is added to."""
+        return f"{start.change}, " if start is not self.trials[0] else ""
 
     def _try(self, change: str, recipe: Recipe) -> Any:
         """The trial of a recipe; None if there is no budget for another one."""
@@ -262,7 +322,8 @@ class Tuner:
                 return None
             began = time.monotonic()
             score, share = self.evaluate(recipe)
-            known = self.tried[key] = Trial(change, recipe, score, share, time.monotonic() - began)
+            speed = self.timing.speed(recipe) if self.timing is not None else None
+            known = self.tried[key] = Trial(change, recipe, score, share, time.monotonic() - began, speed)
         if known not in self.trials:
             self.trials.append(known)
             self.note(known)
@@ -276,8 +337,17 @@ class Tuner:
     def _best_so_far(self, ranking: tuple[str, ...] = ()) -> Search:
         return self._result(max(self.trials, key=lambda t: (_value(t.score), t.quantized_share)), ranking)
 
-    def _result(self, best: Trial, ranking: tuple[str, ...] = ()) -> Search:
-        return Search(tuple(self.trials), best, self.criterion.met_by(best.score), self.criterion, ranking)
+    def _result(self, found: Trial, ranking: tuple[str, ...] = ()) -> Search:
+        search = Search(tuple(self.trials), found, self.criterion.met_by(found.score), self.criterion, ranking)
+        if self.timing is None:
+            return search
+        # The fastest one may be a step on the way, or one that was tried for another reason.
+        best = next((trial for trial in search.pareto if self.criterion.met_by(trial.score)), found)
+        return replace(search, best=best, met=self.criterion.met_by(best.score))
+
+
+def _slower_than_float(trial: Trial) -> bool:
+    return trial.speed is not None and trial.speed.high < 1
 
 
 def as_dict(search: Search) -> Mapping[str, Any]:
@@ -288,6 +358,8 @@ def as_dict(search: Search) -> Mapping[str, Any]:
         "best": trial_dict(search.best),
         "trials": [trial_dict(t) for t in search.trials],
         "pareto": [search.trials.index(t) for t in search.pareto],
+        "reference_us": search.reference_us,
+        "us": [search.us(t) for t in search.trials],
         "ranking": list(search.ranking),
         "model": search.model,
         "recipe_file": search.recipe_file,
@@ -303,6 +375,7 @@ def trial_dict(trial: Trial) -> dict[str, Any]:
         "score": asdict(trial.score),
         "quantized_share": trial.quantized_share,
         "seconds": trial.seconds,
+        "speed": asdict(trial.speed) if trial.speed is not None else None,
     }
 
 
@@ -314,4 +387,5 @@ def trial_from(values: Mapping[str, Any]) -> Trial:
         Score(**values["score"]),
         values["quantized_share"],
         values["seconds"],
+        Speed(**speed) if (speed := values.get("speed")) is not None else None,
     )

@@ -1,4 +1,4 @@
-"""The calls of Neural Compressor 2.x for ONNX models: change the import line, and a script goes on working.
+"""The calls of Neural Compressor 2.x, for ONNX and TensorFlow models: change the import line, and a script goes on.
 
 `quantization.fit` quantizes, tunes and diagnoses by a `PostTrainingQuantConfig`. What quantscope does not have is said
 by name: an error where leaving it out would change the model, a warning where it is about tuning alone.

@@ -130,7 +130,14 @@ class PostTrainingQuantConfig:
 
 @dataclass
 class BenchmarkConfig:
-    """How to measure a model's speed. It can be made; `benchmark.fit` says what to use until quantscope profiles."""
+    """How to measure a model's speed: after `warmup` runs, `iteration` more, -1 for the data loader's batches once.
+
+    With `diagnosis` the time of each op is measured too, and written to a run file named `ni_workload_name`.
+
+    Raises:
+        RecipeError: a value means nothing.
+        UnsupportedError: quantscope lacks what was asked for, and without it something else would be measured.
+    """
 
     inputs: Sequence[str] = ()
     outputs: Sequence[str] = ()
@@ -145,6 +152,15 @@ class BenchmarkConfig:
     intra_num_of_threads: int | None = None
     diagnosis: bool = False
     ni_workload_name: str = "profiling"
+
+    def __post_init__(self) -> None:
+        limits.check_benchmark(self)
+        limits.warn_of_benchmark(self)
+
+    @property
+    def threads(self) -> int:
+        """Within an op: `intra_num_of_threads`, else `cores_per_instance`, else 0, the framework's choice."""
+        return self.intra_num_of_threads or self.cores_per_instance or 0
 
 
 @dataclass

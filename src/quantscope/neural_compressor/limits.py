@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from quantscope.errors import QuantscopeError, RecipeError, UnsupportedError
 
 if TYPE_CHECKING:
-    from quantscope.neural_compressor.config import PostTrainingQuantConfig, TuningCriterion
+    from quantscope.neural_compressor.config import BenchmarkConfig, PostTrainingQuantConfig, TuningCriterion
 
 _FORMATS = ("default", "QDQ", "QOperator")
 _DOMAINS = ("auto", "cv", "object_detection", "nlp", "recommendation_system")
 _PRECISIONS = ("bf16", "fp16")
 _LEVELS = ("auto", 0, 1)
+_MEASURED = "something else would be measured"
 
 # recipes: the values that quantscope does as well; anything else is an error.
 _RECIPES: Mapping[str, tuple[Any, ...]] = {
@@ -40,7 +41,7 @@ _ARGUMENTS_OF = {"smooth_quant_args": "smooth_quant", "layer_wise_quant_args": "
 
 
 class CompatibilityWarning(UserWarning):
-    """An option of Neural Compressor that quantscope lacks, and that does not change what the model computes."""
+    """An option of Neural Compressor that quantscope lacks, and that changes neither the model nor what is measured."""
 
 
 def check(config: PostTrainingQuantConfig) -> None:
@@ -81,8 +82,8 @@ def warn(config: PostTrainingQuantConfig) -> None:
     """Warn of each option that is only about tuning, or about another framework."""
     sizes = sampling_sizes(config.calibration_sampling_size)
     for name, odd, why in (
-        ("inputs", bool(config.inputs), "it is for TensorFlow; an ONNX model names its inputs itself"),
-        ("outputs", bool(config.outputs), "it is for TensorFlow; an ONNX model names its outputs itself"),
+        ("inputs", bool(config.inputs), "the model's own inputs are taken"),
+        ("outputs", bool(config.outputs), "the model's own outputs are taken"),
         ("example_inputs", config.example_inputs is not None, "it is for PyTorch"),
         ("domain", config.domain != "auto", "it picks settings for other frameworks and for fused transformers"),
         ("quant_level", config.quant_level == 0, "quantscope tunes in one way: from all ops quantized to fewer"),
@@ -109,6 +110,38 @@ def warn_of_tuning(criterion: TuningCriterion) -> None:
             _warn(f"{name}={getattr(criterion, name)!r} changes nothing here: quantscope tunes in one way")
 
 
+def check_benchmark(config: BenchmarkConfig) -> None:
+    """Raise an error for the first option that means nothing, or without which something else would be measured.
+
+    Raises:
+        RecipeError, UnsupportedError: with the option's name and what is accepted.
+    """
+    if config.device != "cpu":
+        raise _lacking("device", config.device, "cpu", _MEASURED)
+    if config.backend != "default":
+        raise _lacking("backend", config.backend, "default: ONNX Runtime on the CPU", _MEASURED)
+    if config.num_of_instance != 1:
+        raise _lacking("num_of_instance", config.num_of_instance, "1", _MEASURED)
+    for name, least in (("warmup", 0), ("cores_per_instance", 1), ("intra_num_of_threads", 1)):
+        value = getattr(config, name)
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise RecipeError(f"{name} is {value!r}", accepted=f"a whole number from {least}")
+    if not isinstance(config.iteration, int) or (config.iteration < 1 and config.iteration != -1):
+        raise RecipeError(f"iteration is {config.iteration!r}", accepted="1 or more, or -1 for the batches once")
+
+
+def warn_of_benchmark(config: BenchmarkConfig) -> None:
+    """Warn of each option that changes nothing here."""
+    for name, odd, why in (
+        ("inputs", bool(config.inputs), "the model's own inputs are taken"),
+        ("outputs", bool(config.outputs), "the model's own outputs are taken"),
+        ("model_name", bool(config.model_name), "it is for TensorFlow"),
+        ("inter_num_of_threads", config.inter_num_of_threads not in (None, 1), "one op runs after the other"),
+    ):
+        if odd:
+            _warn(f"{name}={getattr(config, name)!r} changes nothing here: {why}")
+
+
 def _check_recipes(recipes: Mapping[str, Any]) -> None:
     if not isinstance(recipes, Mapping):
         raise RecipeError(f"recipes is {type(recipes).__name__}", accepted="a dictionary")
@@ -127,9 +160,11 @@ def _known(name: str, value: object, known: Sequence[object], *others: object) -
         raise RecipeError(f"{name} is {value!r}", accepted=", ".join(map(str, known)))
 
 
-def _lacking(name: str, value: object, accepted: str) -> QuantscopeError:
+def _lacking(
+    name: str, value: object, accepted: str, without: str = "the model would be another one"
+) -> QuantscopeError:
     return UnsupportedError(
-        f"{name}={value!r} of Neural Compressor has no equivalent in quantscope, and the model would be another one",
+        f"{name}={value!r} of Neural Compressor has no equivalent in quantscope, and {without}",
         accepted=accepted,
         next_step=f"take {name} out, and see docs/neural-compressor.md",
     )

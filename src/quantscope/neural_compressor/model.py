@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantscope.backends.base import Model
 from quantscope.backends.registry import backend
-from quantscope.errors import OutputError
+from quantscope.errors import OutputError, UnsupportedError
 from quantscope.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class QuantizedModel:
 
     @cached_property
     def model(self) -> Any:
-        """The ONNX model, as a `ModelProto` of its own that holds all weights."""
-        return message_of(self._model)
+        """The model with all its weights: a `ModelProto` of its own, or the bytes of a .tflite file."""
+        return backend(self._model.backend).memory_form(self._model)
 
     def save(self, root: str | Path) -> None:
         """Write the model to this file; it appears whole or not at all.
@@ -55,41 +55,47 @@ class QuantizedModel:
         writer.save(writer.load(self.model) if "model" in self.__dict__ else self._model, path)
 
     def graph(self) -> Any:
-        """The model's graph."""
+        """An ONNX model's graph.
+
+        Raises:
+            UnsupportedError: it is no ONNX model.
+        """
+        if not hasattr(self.model, "graph"):
+            raise UnsupportedError(
+                "a .tflite model has no graph to be changed",
+                accepted="graph(), nodes() and initializer() of an ONNX model",
+                next_step="run it: q_model.model is what Interpreter(model_content=...) takes",
+            )
         return self.model.graph
 
     def nodes(self) -> Any:
         """The graph's nodes."""
-        return self.model.graph.node
+        return self.graph().node
 
     def initializer(self) -> Any:
         """The graph's constants."""
-        return self.model.graph.initializer
+        return self.graph().initializer
 
     def input(self) -> list[str]:
         """The names of the model's inputs."""
-        return [tensor.name for tensor in self.model.graph.input]
+        tensors = self.model.graph.input if hasattr(self.model, "graph") else self._model.graph.inputs
+        return [tensor.name for tensor in tensors]
 
     def output(self) -> list[str]:
         """The names of the model's outputs."""
-        return [tensor.name for tensor in self.model.graph.output]
-
-
-def message_of(model: Model) -> Any:
-    """A copy of the model as its framework's own message, with all weights in it."""
-    return model.handle.model.with_weights()
+        tensors = self.model.graph.output if hasattr(self.model, "graph") else self._model.graph.outputs
+        return [tensor.name for tensor in tensors]
 
 
 @contextmanager
 def as_given_to_user(model: Model) -> Iterator[Any]:
-    """What an `eval_func` gets: the message, or the path of a file where it is more than a message can hold."""
-    portable = backend(model.backend).portable(model)
-    if portable.handle.model.external:
-        with saved(model) as path:
-            yield str(path)
-    else:
-        shared = portable.handle.model is model.handle.model
-        yield message_of(model) if shared else portable.handle.model.proto
+    """What an `eval_func` gets: the model in memory, or the path of a file where that could not be run."""
+    own = backend(model.backend)
+    if own.fits_in_memory_form(model):
+        yield own.memory_form(model)
+        return
+    with saved(model) as path:
+        yield str(path)
 
 
 @contextmanager

@@ -43,10 +43,11 @@ def fit(
     """Return the quantized model; where the accuracy criterion cannot be met, the best one, with a warning.
 
     Args:
-        model: the path of an ONNX model, or a `ModelProto`; it stays as it is.
+        model: the path of an ONNX, LiteRT or TensorFlow model, a `ModelProto`, or a Keras model; it stays as it is.
         conf: how to quantize, tune and diagnose.
         calib_dataloader: gives batches (inputs, labels); the first `calibration_sampling_size` samples calibrate.
-        eval_func: gets a `ModelProto` and returns its accuracy; with it the model is tuned.
+        eval_func: gets a `ModelProto`, or the bytes of a .tflite file, and returns its accuracy; with it the model is
+            tuned.
         eval_dataloader, eval_metric: the same from batches and a metric; both or neither.
     Raises:
         QuantscopeError: one of its subclasses, with what is accepted instead. What `eval_func` raises comes through.

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from quantscope.backends.base import Backend, Finding, Kernel, Model
+from quantscope.backends.base import Backend, Finding, Kernel, Model, Peak
+from quantscope.errors import DataError, ModelError
 from quantscope.machine import machine
-from quantscope.profiling.document import LatencyComparison, ModelFacts, Profile, Reason, Sums, Tried
+from quantscope.profiling.document import LatencyComparison, ModelFacts, OpTiming, Profile, Reason, Sums, Tried
 from quantscope.profiling.footprint import peak_memory
 from quantscope.profiling.inputs import Inputs, InputSource, for_other
 from quantscope.profiling.latency import Measured, Times, measure, ratio_interval
@@ -26,6 +27,7 @@ AGREEMENT = 0.1
 _PERCENT = 100
 _FEWEST_RUNS, _MOST_RUNS, _PROFILED_SECONDS = 10, 200, 2.0
 _PROFILER_WARM_UP = 2
+_NO_PEAK = Peak(0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def profile_models(
     latencies, first = _latencies(backend, models, source, settings, progress)
     inputs = _inputs(models, source.batch(batch))
     progress.stage("profile ops", None)
-    profiled = [_profiled(backend, m, i, threads) for m, i in zip(models, inputs, strict=True)]
+    profiled = _profiled(backend, models, inputs, threads)
     progress.stage("measure memory", len(models))
     memory = []
     for model, its in zip(models, inputs, strict=True):
@@ -149,26 +151,50 @@ def timed(
     return measured
 
 
-def _profiled(backend: Backend, model: Model, inputs: Inputs, threads: int) -> _Profiled:
-    """The kernels of a model, and the latency with and without the profiler, run in turn."""
-    plain: list[float] = []
+def op_times(
+    backend: Backend, reference: Model, quantized: Model, inputs: Sequence[Inputs], threads: int
+) -> tuple[OpTiming, ...]:
+    """Return each op's time in both models, without what a profile says of the processor.
+
+    Args:
+        backend: that of both.
+        reference: the float model.
+        quantized: the quantized one.
+        inputs: what each of them is fed.
+        threads: as in production.
+    """
+    first, second = _profiled(backend, (reference, quantized), inputs, threads)
+    theirs = renamed(second.kernels, _names(backend, reference, quantized))
+    return op_timings(reference.graph, backend.multiply_adds(reference, inputs[0]), _NO_PEAK, first.kernels, theirs)
+
+
+def _profiled(backend: Backend, models: Sequence[Model], inputs: Sequence[Inputs], threads: int) -> list[_Profiled]:
+    """The kernels of each model, and its latency with and without the profiler, all run in turn."""
+    plain: list[list[float]] = [[] for _ in models]
     with ExitStack() as stack:
-        runner = stack.enter_context(backend.deploy(model, threads=threads))
-        profiler = stack.enter_context(backend.profile(model, threads=threads))
+        runners = [stack.enter_context(backend.deploy(model, threads=threads)) for model in models]
+        profilers = [stack.enter_context(backend.profile(model, threads=threads)) for model in models]
         begin = time.perf_counter()
         done = 0
         while done < _PROFILER_WARM_UP + _FEWEST_RUNS or (
-            time.perf_counter() - begin < _PROFILED_SECONDS and done < _MOST_RUNS
+            time.perf_counter() - begin < _PROFILED_SECONDS * len(models) and done < _MOST_RUNS
         ):
-            began = time.perf_counter()
-            runner.run(inputs)
-            plain.append(time.perf_counter() - began)
-            profiler.run(inputs)
+            for runner, profiler, fed, seconds in zip(runners, profilers, inputs, plain, strict=True):
+                began = time.perf_counter()
+                runner.run(fed)
+                seconds.append(time.perf_counter() - began)
+                profiler.run(fed)
             done += 1
-        profiled_us, kernels = profiler.finish(_PROFILER_WARM_UP)
-    faster = sorted(plain[_PROFILER_WARM_UP:])[: math.ceil((done - _PROFILER_WARM_UP) / 2)]
-    latency_us = float(np.mean(faster)) * 1e6
-    return _Profiled(kernels, sums(latency_us, profiled_us, kernels))
+        finished = [profiler.finish(_PROFILER_WARM_UP) for profiler in profilers]
+    latencies_us = [_mean_of_faster_half(seconds[_PROFILER_WARM_UP:]) * 1e6 for seconds in plain]
+    return [
+        _Profiled(kernels, sums(latency_us, profiled_us, kernels))
+        for latency_us, (profiled_us, kernels) in zip(latencies_us, finished, strict=True)
+    ]
+
+
+def _mean_of_faster_half(seconds: Sequence[float]) -> float:
+    return float(np.mean(sorted(seconds)[: math.ceil(len(seconds) / 2)]))
 
 
 def _names(backend: Backend, reference: Model, quantized: Model) -> dict[str, tuple[str, ...]]:
@@ -210,7 +236,11 @@ def _reasons(
     if to_try:
         progress.stage("try reasons", _PERCENT * len(to_try))
         for number in to_try:
-            tried[number] = _tried(backend, quantized, found[number], inputs, threads, settings.try_seconds, progress)
+            # What was changed for a try may be a model that the framework refuses: then that reason stays untried.
+            with suppress(ModelError, DataError):
+                tried[number] = _tried(
+                    backend, quantized, found[number], inputs, threads, settings.try_seconds, progress
+                )
     return tuple(
         Reason(
             f.rule,

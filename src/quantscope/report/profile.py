@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -11,12 +11,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from quantscope.profiling.document import LatencyComparison, OpSide, OpTiming, Profile, Reason
+from quantscope.profiling.document import LatencyComparison, OpSide, OpTiming, Profile
 from quantscope.report import figures
 
 _NAME_WIDTH = 34
 _SHOWN_REASONS = 5
 _SHOWN_OPS = 4
+# What costs less than this share of the time is not worth a line here.
+_SMALLEST_SHARE = 0.01
 # A difference within this share is none.
 _SAME = 0.03
 
@@ -34,7 +36,7 @@ def _parts(profile: Profile, top: int | None) -> Iterator[RenderableType]:
     yield _verdict(profile)
     yield _latencies(profile)
     if profile.reasons:
-        yield _reasons(profile.reasons)
+        yield _reasons(profile)
     yield _ops(profile, top)
     if profile.added:
         yield _added(profile)
@@ -159,9 +161,14 @@ def _added(profile: Profile) -> RenderableType:
     return table
 
 
-def _reasons(reasons: Sequence[Reason]) -> RenderableType:
+def _reasons(profile: Profile) -> RenderableType:
+    total_us = profile.quantized.sums.kernels_us if profile.quantized is not None else 0.0
+    costly = [reason for reason in profile.reasons if reason.cost_us >= _SMALLEST_SHARE * total_us]
+    shown = costly[:_SHOWN_REASONS]
     lines: list[RenderableType] = [Text("Why it is not faster", style="bold")]
-    for number, reason in enumerate(reasons[:_SHOWN_REASONS], 1):
+    if not shown:
+        lines.append(Text("nothing found that costs as much as 1 % of the time", style="dim"))
+    for number, reason in enumerate(shown, 1):
         more = f" and {len(reason.ops) - _SHOWN_OPS} more" if len(reason.ops) > _SHOWN_OPS else ""
         ops = ", ".join(reason.ops[:_SHOWN_OPS]) + more
         lines.append(Text.assemble(f"{number}. ", (reason.title, "bold"), (f"  {reason.rule}", "dim")))
@@ -178,8 +185,9 @@ def _reasons(reasons: Sequence[Reason]) -> RenderableType:
                 )
             )
         lines.append(Padding(Group(*details), (0, 0, 0, 3)))
-    if len(reasons) > _SHOWN_REASONS:
-        lines.append(Text(f"and {len(reasons) - _SHOWN_REASONS} more: --json or the web app show all", style="dim"))
+    rest = len(profile.reasons) - len(shown)
+    if rest:
+        lines.append(Text(f"and {rest} that cost less: --json or the web app show all", style="dim"))
     return Group(*lines)
 
 

@@ -8,11 +8,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from quantscope.fallback.search import Search, Trial
+from quantscope.fallback.search import Search, Trial, as_fast
 from quantscope.fallback.sensitivity import Sensitivities
+from quantscope.fallback.speed import Speed
+from quantscope.profiling.latency import PRECISION
 from quantscope.report import figures
 
 _SHOWN_OPS = 3
+_LISTED_OPS = 40
+_SHOWN_TRIALS = 4
 _FEW_QUANTIZED = 0.5
 
 
@@ -23,7 +27,10 @@ def search_table(search: Search) -> RenderableType:
     )
     table.add_column("")
     table.add_column("change", overflow="fold")
-    for column in ("quantized", search.best.score.metric, "difference", "95 % interval", "s"):
+    timed = search.best.speed is not None
+    # The difference is in the middle of its interval; the names of the changes need the room.
+    columns = ("95 % interval", "speed-up") if timed else ("difference", "95 % interval", "s")
+    for column in ("quantized", search.best.score.metric, *columns):
         table.add_column(column, justify="right", no_wrap=True)
     reference = search.best.score
     table.add_row("", "reference, in float", "0 %", figures.metric_value(reference.metric, reference.reference))
@@ -36,14 +43,8 @@ def search_table(search: Search) -> RenderableType:
             Text(_change(trial), style=style),
             f"{trial.quantized_share:.1%}",
             figures.metric_value(trial.score.metric, trial.score.quantized),
-            absolute,
-            interval,
-            f"{trial.seconds:.1f}",
+            *((interval, _interval(trial.speed)) if trial.speed else (absolute, interval, f"{trial.seconds:.1f}")),
         )
-    front = ", ".join(
-        f"{figures.metric_value(t.score.metric, t.score.quantized)} with {t.quantized_share:.0%} quantized"
-        for t in search.pareto
-    )
     count = len(search.trials)
     over = f" of {search.best.score.samples} samples" if search.best.score.samples is not None else ""
     evaluations = Text(f"{count} full {'evaluation' if count == 1 else 'evaluations'}{over}")
@@ -52,8 +53,57 @@ def search_table(search: Search) -> RenderableType:
         Text(""),
         *_verdict(search),
         evaluations,
-        Text(f"accuracy against quantized ops, the best trials: {front}"),
+        *(_times(search) if timed else [_shares(search)]),
     )
+
+
+def _shares(search: Search) -> Text:
+    """The trials worth choosing from, by how much of them is quantized."""
+    front = ", ".join(
+        f"{figures.metric_value(t.score.metric, t.score.quantized)} with {t.quantized_share:.0%} quantized"
+        for t in search.pareto
+    )
+    return Text(f"accuracy against quantized ops, the best trials: {front}")
+
+
+def _times(search: Search) -> list[Text]:
+    """The trials worth choosing from, by their time, and those that are as fast as the best one."""
+    lines = [Text("accuracy against time, the best trials:")]
+    for trial in search.pareto:
+        value = figures.metric_value(trial.score.metric, trial.score.quantized)
+        speed = f", {_faster(trial.speed)}" if trial.speed is not None else ""
+        style = "bold" if trial is search.best else ""
+        lines.append(Text(f"  {value} at {_milliseconds(search.us(trial))}{speed}: {_change(trial)}", style=style))
+    score = search.best.score
+    float_value = figures.metric_value(score.metric, score.reference)
+    lines.append(Text(f"  {float_value} at {_milliseconds(search.reference_us)}: the float model", style="dim"))
+    worst = max(trial.speed.high / trial.speed.speedup - 1 for trial in search.trials if trial.speed is not None)
+    if worst > PRECISION:
+        text = f"the least certain speed-up is known within ±{worst:.0%}: --time gives each trial more time"
+        lines.append(Text(text, style="yellow"))
+    equal = [trial.change for trial in search.trials if trial is not search.best and as_fast(trial, search.best)]
+    if equal:
+        more = f" and {len(equal) - _SHOWN_TRIALS} more" if len(equal) > _SHOWN_TRIALS else ""
+        names = "; ".join(equal[:_SHOWN_TRIALS])
+        lines.append(Text(f"as fast as the best one within the noise of the measurement: {names}{more}"))
+    return lines
+
+
+def _milliseconds(us: float | None) -> str:
+    return f"{figures.number(us / 1000, 3)} ms" if us is not None else "–"
+
+
+def _interval(speed: Speed) -> str:
+    return f"{speed.speedup:.2f}× ({speed.low:.2f} to {speed.high:.2f})"
+
+
+def _faster(speed: Speed) -> str:
+    """By how much the quantized model is faster than the float model, or slower."""
+    if speed.low <= 1 <= speed.high:
+        return f"about as fast as the float model, {_interval(speed)}"
+    if speed.speedup > 1:
+        return f"{speed.speedup:.2f}× faster ({speed.low:.2f} to {speed.high:.2f})"
+    return f"{1 / speed.speedup:.2f}× slower ({1 / speed.high:.2f} to {1 / speed.low:.2f})"
 
 
 def _change(trial: Trial) -> str:
@@ -66,6 +116,13 @@ def _change(trial: Trial) -> str:
 def _verdict(search: Search) -> list[Text]:
     criterion, best = search.criterion, search.best
     allowed = f"{criterion.max_drop:g}{' of the reference' if criterion.relative else ''}"
+    if search.met and best.speed is not None:
+        what = "the model as configured" if best is search.trials[0] else best.change
+        text = f"found: {what} meets the allowed drop of {allowed} and is {_faster(best.speed)}"
+        lines = [Text(text, style="bold green" if best.speed.low > 1 else "bold yellow")]
+        if best.speed.low <= 1:
+            lines.append(Text("no trial that meets it is surely faster than the float model"))
+        return [*lines, *_left_in_float(best)]
     if search.met and best.quantized_share < _FEW_QUANTIZED:
         share = f"{best.quantized_share:.0%}"
         return [
@@ -78,16 +135,22 @@ def _verdict(search: Search) -> list[Text]:
         )
         return [Text(text, style="bold green")]
     if search.met:
-        lines = [Text(f"found: {best.change} meets the allowed drop of {allowed}", style="bold green")]
-        if len(best.fallback) > _SHOWN_OPS:
-            lines.append(Text(f"left in float: {', '.join(best.fallback)}", style="dim"))
-        return lines
+        found = Text(f"found: {best.change} meets the allowed drop of {allowed}", style="bold green")
+        return [found, *_left_in_float(best)]
     lines = [Text(f"no recipe that was tried meets the allowed drop of {allowed}", style="bold red")]
     if search.ranking and any(set(search.ranking) <= set(t.fallback) for t in search.trials):
         count = len(search.ranking)
         lines.append(Text(f"no fallback saves this model: not even with its {count} quantized ops in float"))
     lines.append(Text(f"the best one: {best.change}"))
     return lines
+
+
+def _left_in_float(best: Trial) -> list[Text]:
+    if len(best.fallback) <= _SHOWN_OPS:
+        return []
+    more = len(best.fallback) - _LISTED_OPS
+    rest = f" and {more} more, which the recipe names" if more > 0 else ""
+    return [Text(f"left in float: {', '.join(best.fallback[:_LISTED_OPS])}{rest}", style="dim")]
 
 
 def sensitivity_table(found: Sensitivities, top: int | None) -> RenderableType:

@@ -438,8 +438,25 @@ class Suggestions(Model):
     verify: str
 
 
+class Speed(Model):
+    """The float model's time over a trial's, run in turn, with a 95 % interval; and the trial's time in µs.
+
+    `us` is the median time of the float model over all trials by the speed-up; `low_us` and `high_us` are its bounds.
+    """
+
+    speedup: float
+    low: float
+    high: float
+    us: float
+    low_us: float
+    high_us: float
+
+
 class Trial(Model):
-    """One recipe that a search tried."""
+    """One recipe that a search tried; `speed` is null if the search does not weigh time.
+
+    `as_fast_as_best` tells of a trial whose time differs from the best one's by no more than the noise.
+    """
 
     change: str
     recipe_toml: str
@@ -447,6 +464,8 @@ class Trial(Model):
     accuracy: Accuracy
     quantized_share: float
     seconds: float
+    speed: Speed | None
+    as_fast_as_best: bool
     best: bool
     pareto: bool
     meets: bool
@@ -492,12 +511,16 @@ class Sensitivities(Model):
 
 
 class Trials(Model):
-    """A search: what was allowed, what was tried, and what each op does to the output, where that was measured."""
+    """A search: what was allowed, what was tried, and what each op does to the output, where that was measured.
+
+    `reference_us` is the float model's time in µs; null if the search does not weigh time.
+    """
 
     max_drop: float
     relative: bool
     most_trials: int
     met: bool | None
+    reference_us: float | None
     trials: list[Trial]
     ranking: list[str]
     sensitivities: Sensitivities | None

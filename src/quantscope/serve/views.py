@@ -15,7 +15,7 @@ from quantscope import advice
 from quantscope.advice.commands import arguments_of
 from quantscope.diagnosis import Diagnosis, SharedHistogram, TensorDiagnosis
 from quantscope.evaluation import Score
-from quantscope.fallback.search import Criterion, Search, trial_from
+from quantscope.fallback.search import Criterion, Search, Trial, as_fast, trial_from
 from quantscope.qparams import QuantSpec
 from quantscope.recipe import Recipe
 from quantscope.recipe_file import text
@@ -358,6 +358,7 @@ def trials(run: RunFile) -> dict[str, Any]:
         "relative": tuning["relative"],
         "most_trials": tuning["most_trials"],
         "met": finished["met"] if finished is not None else None,
+        "reference_us": search.reference_us if search is not None else None,
         "trials": [
             {
                 "change": trial.change,
@@ -366,6 +367,8 @@ def trials(run: RunFile) -> dict[str, Any]:
                 "accuracy": accuracy(trial.score).model_dump(),
                 "quantized_share": trial.quantized_share,
                 "seconds": trial.seconds,
+                "speed": _speed(search, trial) if search is not None else None,
+                "as_fast_as_best": _equal(search, trial) if finished is not None and search is not None else False,
                 "best": finished is not None and number == finished["best"],
                 "pareto": id(trial) in front,
                 "meets": search is not None and search.criterion.met_by(trial.score),
@@ -376,6 +379,23 @@ def trials(run: RunFile) -> dict[str, Any]:
         "sensitivities": effects if effects["rows"] else None,
         "output": run.about("output"),
     }
+
+
+def _speed(search: Search, trial: Trial) -> dict[str, float] | None:
+    speed, reference_us = trial.speed, search.reference_us
+    if speed is None or reference_us is None:
+        return None
+    times = {"us": speed.speedup, "low_us": speed.high, "high_us": speed.low}
+    return {
+        "speedup": speed.speedup,
+        "low": speed.low,
+        "high": speed.high,
+        **{name: reference_us / factor for name, factor in times.items()},
+    }
+
+
+def _equal(search: Search, trial: Trial) -> bool:
+    return trial is not search.best and trial.speed is not None and as_fast(trial, search.best)
 
 
 def sensitivity(run: RunFile) -> dict[str, Any]:

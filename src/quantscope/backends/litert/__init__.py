@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite) models, run by LiteRT's interpreter on the CPU.
+"""LiteRT (TensorFlow Lite) models, and TensorFlow's own after their conversion, run by LiteRT's interpreter on the CPU.
 
 Nothing here imports LiteRT before a model is loaded: it comes with an extra.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from quantscope.backends import extras, tensorflow
 from quantscope.backends.base import (
     CutRunner,
     Feature,
@@ -30,18 +30,33 @@ from quantscope.backends.base import (
     Trace,
 )
 from quantscope.errors import ModelError, UnsupportedError
+from quantscope.progress import Progress
 from quantscope.quantized import FloatView, Weight
 from quantscope.recipe import Recipe
 
-_NEEDED = ("ai_edge_litert", "ai_edge_quantizer")
+_EXTRA = "litert"
+# What a .tflite file's content has behind its first four bytes.
+_IDENTIFIER = b"TFL3"
+
+
+def _file(source: Any, progress: Progress | None = None) -> tensorflow.Conversion:
+    """The .tflite file to read for a model.
+
+    Raises:
+        UnsupportedError: what it needs is not installed.
+    """
+    if tensorflow.recognized(source):
+        return tensorflow.converted(source, progress)
+    extras.require(_EXTRA, f"reading {source}")
+    return tensorflow.Conversion(Path(source))
 
 
 class LiteRTBackend:
-    """The backend for .tflite models; see `quantscope.backends.base.Backend`."""
+    """The backend for .tflite models, and for what becomes one; see `quantscope.backends.base.Backend`."""
 
     name = "litert"
     suffix = ".tflite"
-    sources = "a .tflite file"
+    sources = f"a .tflite file or, with quantscope[tensorflow], {tensorflow.ACCEPTED}"
     packages: tuple[str, ...] = ("ai-edge-litert", "ai-edge-quantizer")
     capabilities: Mapping[Feature, str] = {
         "float models": "yes",
@@ -64,36 +79,33 @@ class LiteRTBackend:
     }
 
     def missing(self) -> str:
-        absent = [name for name in _NEEDED if find_spec(name) is None]
-        return "pip install 'quantscope[litert]'" if absent else ""
-
-    def _check_installed(self) -> None:
-        """Raise an UnsupportedError if LiteRT is not there."""
-        if self.missing():
-            absent = ", ".join(name for name in _NEEDED if find_spec(name) is None)
-            raise UnsupportedError(
-                f"a {self.suffix} model needs LiteRT, which is not installed: {absent}",
-                accepted="an installation with the extra litert",
-                next_step=self.missing(),
-            )
+        return extras.missing(_EXTRA)
 
     def accepts(self, source: object) -> bool:
-        return isinstance(source, str | Path) and Path(source).suffix == self.suffix and Path(source).is_file()
+        if isinstance(source, str | Path) and Path(source).suffix == self.suffix:
+            return Path(source).is_file()
+        return tensorflow.recognized(source) or (isinstance(source, bytes) and source[4:8] == _IDENTIFIER)
 
-    def load(self, source: object) -> Model:
-        self._check_installed()
+    def load(self, source: object, progress: Progress | None = None) -> Model:
+        if not isinstance(source, str | Path) and not self.accepts(source):
+            raise ModelError(f"not a LiteRT model: an object of type {type(source).__name__}", accepted=self.sources)
+        if isinstance(source, bytes):
+            extras.require(_EXTRA, "reading a .tflite model")
+        else:
+            file = _file(source, progress)
         from quantscope.backends.litert import files
 
-        if not isinstance(source, str | Path):
-            raise ModelError(f"not a LiteRT model: an object of type {type(source).__name__}", accepted=self.sources)
-        path = Path(source)
+        name = str(source) if isinstance(source, str | Path) else f"an object of type {type(source).__name__}"
         try:
-            return self._model(files.read(path), path)
+            if isinstance(source, bytes):
+                return self._model(files.checked(source, name))
+            path = Path(source) if isinstance(source, str | Path) else None
+            return self._model(files.read(file.path), path, file.notes)
         except ModelError:
             raise
         except Exception as error:
             # A flatbuffer has no checksum: what is wrong with it shows when it is walked through.
-            raise files.damaged(str(path)) from error
+            raise files.damaged(name) from error
 
     def _model(self, model: Any, path: Path | None = None, notes: tuple[str, ...] = ()) -> Model:
         from quantscope.backends.litert.handle import Handle
@@ -108,10 +120,17 @@ class LiteRTBackend:
         files.write(model.handle.model, path)
 
     def files(self, path: Path) -> tuple[Path, ...]:
-        return (path,)
+        return tensorflow.files(path) if tensorflow.recognized(path) else (path,)
 
     def portable(self, model: Model) -> Model:
         return model
+
+    def fits_in_memory_form(self, model: Model) -> bool:
+        return True
+
+    def memory_form(self, model: Model) -> bytes:
+        content: bytes = model.handle.model.content
+        return content
 
     def prepare(self, model: Model) -> Model:
         from quantscope.backends.litert.structure import graph_of
@@ -185,12 +204,15 @@ class LiteRTBackend:
         return cut.opened(runnable, tensors, outputs, activations, constants, threads=threads)
 
     def deploy(self, model: Model | Path, *, threads: int) -> AbstractContextManager[Runner]:
-        self._check_installed()
+        # What was converted is loaded from memory.
+        path = _file(model).path if isinstance(model, Path) else model.path
+        if path is not None and tensorflow.recognized(path):
+            path = None
         from quantscope.backends.litert import tracing
 
         if isinstance(model, Path):
-            return tracing.deployment(model, None, threads=threads)
-        return tracing.deployment(model.path, model.handle, threads=threads)
+            return tracing.deployment(path, None, threads=threads)
+        return tracing.deployment(path, model.handle, threads=threads)
 
     def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
         from quantscope.backends.litert import profiler
@@ -210,13 +232,13 @@ class LiteRTBackend:
         return sizes.multiply_adds(model.handle, model.graph, inputs)
 
     def peak(self, threads: int) -> Peak:
-        self._check_installed()
+        extras.require(_EXTRA, "LiteRT")
         from quantscope.backends.litert import peak
 
         return peak.measured(threads)
 
     def framework(self) -> Framework:
-        self._check_installed()
+        extras.require(_EXTRA, "LiteRT")
         from quantscope.backends.litert import framework
 
         return framework.installed()

@@ -50,6 +50,7 @@ from quantscope.backends.onnx.rescaling import Rescaling
 from quantscope.backends.onnx.simulation import Simulation, simulated
 from quantscope.backends.onnx.structure import graph_of, infer_types, name_ops
 from quantscope.errors import UnsupportedError
+from quantscope.progress import Progress
 from quantscope.quantized import FloatView, RescaledQParams, Weight
 from quantscope.recipe import Recipe
 
@@ -179,7 +180,7 @@ class OnnxBackend:
             return Path(source).suffix in (".onnx", ".ort") and Path(source).exists()
         return isinstance(source, onnx.ModelProto)
 
-    def load(self, source: object) -> Model:
+    def load(self, source: object, progress: Progress | None = None) -> Model:
         if isinstance(source, onnx.ModelProto):
             return self._model(files.from_proto(source))
         path = Path(os.fspath(source))  # type: ignore[call-overload]
@@ -203,6 +204,13 @@ class OnnxBackend:
 
     def portable(self, model: Model) -> Model:
         return replace(model, handle=model.handle.portable())
+
+    def fits_in_memory_form(self, model: Model) -> bool:
+        fits: bool = model.handle.model.fits_in_message
+        return fits
+
+    def memory_form(self, model: Model) -> onnx.ModelProto:
+        return model.handle.model.with_weights()
 
     def prepare(self, model: Model) -> Model:
         prepared, notes = model.handle.prepared

@@ -48,6 +48,11 @@ class OnnxModel:
         """True if some weights are kept outside the message."""
         return any(place(tensor) is not None for tensor in self.proto.graph.initializer)
 
+    @property
+    def fits_in_message(self) -> bool:
+        """True if one message can hold all weights."""
+        return not self.external or external.size(self.proto) <= _LARGEST_MESSAGE_BYTES
+
     def with_weights(self) -> onnx.ModelProto:
         """A copy of the message that holds all weights itself, be they more than protobuf can write."""
         self.check_unchanged()
@@ -61,7 +66,7 @@ class OnnxModel:
 
     def portable(self) -> OnnxModel:
         """The same model with its weights in the message; itself where they are more than a message can hold."""
-        if not self.external or external.size(self.proto) > _LARGEST_MESSAGE_BYTES:
+        if not self.external or not self.fits_in_message:
             return self
         return OnnxModel(self.with_weights(), None, self.data_beside)
 

@@ -19,6 +19,7 @@ from quantscope.backends.base import Ranges
 from quantscope.backends.onnx.assignment import KNOWN_TYPES, Assignment, assign, check_defaults, quant_type
 from quantscope.backends.onnx.blocks import BLOCK_OPSET, put_blocks
 from quantscope.backends.onnx.external import array
+from quantscope.backends.onnx.fallback import keep_in_float
 from quantscope.backends.onnx.files import OnnxModel, made
 from quantscope.backends.onnx.preparation import PER_CHANNEL_OPSET, quiet, raised
 from quantscope.backends.onnx.sessions import first_line
@@ -99,6 +100,7 @@ def quantize(model: OnnxModel, graph: Graph, recipe: Recipe, ranges: Ranges) -> 
             "(onnxruntime issue 25526), use uint8"
         )
     proto = _rewritten(proto, recipe, assignment, ranges, per_channel)
+    keep_in_float(proto)
     untouched = sum(t.data_type == TensorProto.FLOAT and len(t.dims) > 1 for t in proto.graph.initializer)
     weights = {t.name: t for t in model.proto.graph.initializer}
     sources = {own: name for (_, name), own in assignment.copies.items()}

@@ -10,7 +10,7 @@ from quantscope.backends.onnx.slowness import integer_cures
 from quantscope.backends.onnx.slowness.obstacles import Cure
 from quantscope.backends.onnx.slowness.times import Times, on_codes, us
 from quantscope.backends.onnx.slowness.unfused import Made, changed, count, examples
-from quantscope.backends.onnx.slowness.written import PRODUCTS, Written
+from quantscope.backends.onnx.slowness.written import PRODUCTS, QUANTIZE, Written
 from quantscope.graph import Op
 
 # What was measured of each with ONNX Runtime 1.32 on a Zen 4 core, as the share of the time that the cure saves:
@@ -161,23 +161,26 @@ def _slower_than_float(written: Written, times: Times, made: Made) -> Iterator[F
         names = tuple(name for name in _named(kernels) if written.graph.by_name[name].op_type in wanted)
         if names:
             finding = _slow_kernel(written, kernels, names, saved, change, cure, made, op_type)
-            known = all(written.rank(written.graph.by_name[name].inputs[0]) for name in names)
-            yield (
-                finding if known or cure is not integer_cures.depthwise_for_average else replace(finding, changed=None)
-            )
+            yield finding if _can_try(written, names, cure) else replace(finding, changed=None)
 
 
 def _can_try(written: Written, names: Sequence[str], cure: Cure) -> bool:
     """True if the file says what the cure has to know.
 
-    A depthwise Conv needs the number of channels, and an op that moves codes has codes before it in the file.
+    A depthwise Conv needs the number of channels, and an op that moves codes has to have codes before it in the file.
     """
     inputs = [written.graph.by_name[name].inputs[0] for name in names]
     if cure is integer_cures.depthwise_for_average:
         return all(map(written.rank, inputs))
     if cure is integer_cures.move_real_values:
-        return all(written.dequantization(i) or written.graph.tensor(i).dtype in ("uint8", "int8") for i in inputs)
+        return all(written.dequantization(name) or _are_codes(written, name) for name in inputs)
     return True
+
+
+def _are_codes(written: Written, tensor: str) -> bool:
+    """True if an integer op or a QuantizeLinear writes this tensor."""
+    writer = written.graph.producers.get(tensor)
+    return writer is not None and (writer.op_type == QUANTIZE or writer.op_type.startswith("QLinear"))
 
 
 def _grouped(written: Written, times: Times, made: Made) -> Iterator[Finding]:

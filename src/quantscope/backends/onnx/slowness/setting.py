@@ -13,6 +13,7 @@ _SMALL_US = 5.0
 _MANY = 0.25
 _ON_X86 = ("avx512vnni", "avxvnni", "avxvnniint8", "amx-int8")
 _ON_ARM = ("dotprod", "i8mm")
+_ARM = "neon"
 _PRODUCT_TYPES = frozenset(("QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"))
 # Three instructions do without it what one does with it, of which memory hides a part.
 _WITHOUT_DOT_PRODUCTS = 0.5
@@ -72,10 +73,10 @@ def processor(times: Times, flags: Collection[str]) -> Iterator[Finding]:
         flags: what the processor can do, by LLVM's names; none if that is not known.
     """
     products = [kernel for kernel in times.kernels if kernel.op_type in _PRODUCT_TYPES and on_codes(kernel)]
-    wanted = _ON_ARM if "neon" in flags else _ON_X86
+    wanted = _ON_ARM if _ARM in flags else _ON_X86
     if flags and products and not set(wanted).intersection(flags):
         names = tuple(dict.fromkeys(op for kernel in products for op in kernel.ops))
-        missing = "dot products (dotprod, i8mm)" if "neon" in flags else "VNNI or AMX"
+        missing = "dot products (dotprod, i8mm)" if _ARM in flags else "VNNI or AMX"
         yield Finding(
             "processor", names, f"this processor has no {missing}: integer products gain little over float",
             f"{us(products):.0f} µs in {count(len(products), 'integer product')}: three instructions do what one would"
