@@ -128,6 +128,9 @@ def test_a_float_file_is_quantized_and_diagnosed_in_one_command(network: Path, t
         row.sqnr_db > 20 and row.isolated_sqnr_db is not None and row.budget is not None for row in rows.values()
     )
     assert found.environment["ai-edge-litert"]
+    channels = rows["net/body/Conv2D"].channels
+    assert channels is not None
+    assert (channels.axis, len(channels.mean)) == (3, 16)
 
 
 @needs_litert
@@ -167,6 +170,23 @@ def test_a_file_of_integers_from_elsewhere_pairs_by_name(network: Path, tmp_path
     diagnosis = quantscope.diagnose(network, other, data={"image": images()})
     assert all(row.sqnr_db > 15 and row.budget is not None for row in activations(diagnosis))
     assert {row.role for op in diagnosis.rows for row in op.weights} == {"weight", "bias"}
+
+
+@needs_litert
+def test_a_file_whose_names_say_nothing_pairs_by_weights_and_structure(network: Path, tmp_path: Path) -> None:
+    from quantscope.backends.litert import schema
+
+    table = schema.unpacked(integer(tmp_path / "integer.tflite").read_bytes())
+    for i, tensor in enumerate(table.subgraphs[0].tensors):
+        tensor.name = f"t{i}".encode()
+    table.signatureDefs = None
+    (tmp_path / "nameless.tflite").write_bytes(schema.packed(table))
+    reference = LITERT.load(network)
+    found = paired(LITERT, reference, LITERT.load(tmp_path / "nameless.tflite"), "deployed")
+    outputs = (f"t{int(op.outputs[0])}" for op in table.subgraphs[0].operators)
+    written = dict(zip(outputs, (op.name for op in reference.graph.ops), strict=True))
+    assert {p.view_name: p.op.name for p in found.pairs} == written
+    assert "name" not in {p.how for p in found.pairs}
 
 
 @needs_litert
@@ -383,6 +403,18 @@ def test_a_damaged_file_is_one_message(network: Path, keep: int) -> None:
     network.write_bytes(network.read_bytes()[:keep])
     with pytest.raises(ModelError, match=r"damaged|not a LiteRT model"):
         LITERT.load(network)
+
+
+@needs_litert
+def test_a_constant_of_another_size_than_its_shape_is_one_message(network: Path, tmp_path: Path) -> None:
+    from quantscope.backends.litert import schema
+
+    table = schema.unpacked(network.read_bytes())
+    table.subgraphs[0].tensors[0].shape = np.array([8, 3, 3, 4], np.int32)
+    path = tmp_path / "damaged.tflite"
+    path.write_bytes(schema.packed(table))
+    with pytest.raises(ModelError, match="net/stem/Conv2D"):
+        [weight.read() for weight in LITERT.weights(LITERT.load(path))]
 
 
 @needs_litert
