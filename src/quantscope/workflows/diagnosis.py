@@ -27,6 +27,7 @@ from quantscope.workflows.quantization import quantized_model
 from quantscope.workflows.runs import (
     batch_size_for,
     check_writable,
+    digest,
     opened,
     opened_again,
     outcome,
