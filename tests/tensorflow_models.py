@@ -6,8 +6,10 @@ no test imports TensorFlow.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,16 @@ def hostile_models(folder: Path) -> None:
     model.save(folder / "lambda.keras")
     model.save(folder / "lambda.h5")
     keras.Sequential([keras.Input((3,)), Doubled()]).save(folder / "custom.keras")
+    # A name of Python's own where an activation should be.
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation="relu")]).save(folder / "relu.keras")
+    activation = {"module": "builtins", "class_name": "function", "config": "print", "registered_name": "function"}
+    with zipfile.ZipFile(folder / "relu.keras") as given, zipfile.ZipFile(folder / "builtin.keras", "w") as changed:
+        for name in given.namelist():
+            content = given.read(name)
+            if name == "config.json":
+                content = content.replace(b'"activation": "relu"', b'"activation": ' + json.dumps(activation).encode())
+                assert b"print" in content
+            changed.writestr(name, content)
 
     def python(scale: Any, x: Any) -> Any:
         return tf.reshape(tf.numpy_function(lambda value: value, [x], tf.float32), (1, 3)) * scale

@@ -116,6 +116,19 @@ def test_an_archive_that_is_no_model_is_refused_at_once(tmp_path: Path) -> None:
         tensorflow.converted(tmp_path / "a.keras")
 
 
+def test_a_damaged_archive_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "require", lambda extra, what: None)
+    path = tmp_path / "a.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", np.random.default_rng(0).bytes(9000))
+    content = bytearray(path.read_bytes())
+    content[4000:4100] = bytes(100)
+    written(path, bytes(content))
+    with pytest.raises(ModelError, match=f"cannot read {path}"):
+        tensorflow.converted(path)
+
+
 def in_an_installation_without_extras(code: str) -> str:
     """What the code prints where neither TensorFlow nor LiteRT can be imported."""
     command = [sys.executable, "-c", HIDDEN + code]
@@ -364,6 +377,7 @@ def test_the_second_time_the_cache_serves(models: Path, tmp_path: Path) -> None:
     [
         ("lambda.keras", ModelError, r"has code of its own \(Lambda\), which is not run"),
         ("lambda.h5", ModelError, r"has code of its own \(Lambda\), which is not run"),
+        ("builtin.keras", ModelError, r"has code of its own \(function\), which is not run"),
         ("custom.keras", ModelError, "needs Doubled, which is not part of Keras"),
         ("python", ModelError, "is a PyFunc, which is not run"),
         ("writing", ModelError, "is a WriteFile, which is not run"),

@@ -57,8 +57,10 @@ def converted(source: Any, progress: Progress | None = None) -> Conversion:
         formats.check(path)
         require("tensorflow", f"reading {source}")
         folder = cache.place(path)
-    except OSError as error:
-        raise ModelError(f"cannot read {source}: {error.strerror or error}", accepted=formats.ACCEPTED) from error
+    except formats.UNREADABLE as error:
+        raise ModelError(
+            f"cannot read {source}: {error}", accepted=formats.ACCEPTED, next_step="copy or save it again"
+        ) from error
     if folder.is_dir():
         cache.used(folder)
     else:

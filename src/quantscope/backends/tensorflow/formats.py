@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 from quantscope.errors import ModelError
@@ -14,6 +15,8 @@ ACCEPTED = (
 KERAS = ".keras"
 HDF5 = (".h5", ".hdf5")
 FROZEN_GRAPH = ".pb"
+# What reading a damaged file raises, be it an archive.
+UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _SUFFIXES = (KERAS, *HDF5, FROZEN_GRAPH)
 _SAVED_MODEL = "saved_model.pb"
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"

@@ -94,7 +94,9 @@ def _refuse_code(configuration: Any, path: Path) -> None:
 def _is_known_function(described: dict[str, Any]) -> bool:
     """True for what Keras itself writes for a function: one of its own activations or operations."""
     place = str(described.get("module"))
-    return place == "builtins" or re.fullmatch(r"keras(?:\.src)?\.(?:activations|ops)(?:\.\w+)*", place) is not None
+    if place == "builtins":
+        return hasattr(keras.activations, str(described.get("config")))
+    return re.fullmatch(r"keras(?:\.src)?\.(?:activations|ops)(?:\.\w+)*", place) is not None
 
 
 def _described(configuration: Any) -> Iterator[dict[str, Any]]:
