@@ -27,6 +27,7 @@ from quantscope.workflows.quantization import quantized_model
 from quantscope.workflows.runs import (
     batch_size_for,
     check_writable,
+    digest,
     opened,
     opened_again,
     outcome,
@@ -251,8 +252,8 @@ def _quantized_once(
     """The quantized model: the one that an earlier part of this run wrote, or a new one."""
     output = run_file.about("output")
     target = Path(output) if output else None
-    digest = run_file.about("quantized_digest")
-    if digest and target is not None and target.is_file() and digest(backend, target) == digest:
+    known = run_file.about("quantized_digest")
+    if known and target is not None and target.is_file() and digest(backend, target) == known:
         return backend.load(target)
     quantized = quantized_model(backend, reference, samples, recipe, calibration, size, plan, progress, run_file)
     for note in quantized.notes:
