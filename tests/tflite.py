@@ -46,6 +46,25 @@ def halved(path: Path) -> Path:
     return _written(path, {n: w.astype(np.float16) for n, w in _weights(TinyNetwork()).items()}, {}, SIGNATURE)
 
 
+def wide(path: Path) -> Path:
+    """One convolution whose output, of 256×256 pixels and 16 channels, takes 4 MiB in float."""
+    from quantscope.backends.litert.building import Builder
+
+    made, rng = Builder(), np.random.default_rng(0)
+    made.tensor("x", [1, 256, 256, 3])
+    made.constant("w", rng.normal(0, 0.3, (16, 1, 1, 3)).astype(np.float32))
+    made.constant("b", np.zeros(16, np.float32))
+    made.tensor("conv", [1, 256, 256, 16])
+    made.tensor("relu", [1, 256, 256, 16])
+    made.constant("axes", np.array([1, 2], np.int32))
+    made.tensor("mean", [1, 16])
+    made.op("CONV_2D", ["x", "w", "b"], ["conv"], "Conv2DOptions", **_SAME)
+    made.op("RELU", ["conv"], ["relu"])
+    made.op("MEAN", ["relu", "axes"], ["mean"], "ReducerOptions", keepDims=False)
+    path.write_bytes(made.finished(["x"], ["mean"]))
+    return path
+
+
 def integer(path: Path, signature: Mapping[str, str] | None = SIGNATURE) -> Path:
     """The same in int8 from its inputs to its outputs, weights per channel.
 
