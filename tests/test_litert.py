@@ -26,7 +26,7 @@ from quantscope.samples import Samples
 from quantscope.testing import TinyNetwork
 from quantscope.workflows import paired
 from registry import registry_model
-from tflite import expanded, floored, halved, integer, tiny, wide
+from tflite import apart, expanded, floored, halved, integer, tiny, wide
 
 LITERT: Backend = backend("litert")
 MISSING = LITERT.missing()
@@ -197,6 +197,20 @@ def test_inputs_that_another_converter_renamed_are_fed_by_position(network: Path
         found = runner.run({"image": images(1)})
     expected = TinyNetwork().outputs(TinyNetwork().samples(1))
     assert np.abs(next(iter(found.values())) - expected).max() < 0.2
+
+
+@needs_litert
+def test_an_activation_that_the_codes_took_over_is_part_of_the_op(tmp_path: Path) -> None:
+    """Without it, all that the ReLU removes would count as clipping."""
+    reference = apart(tmp_path / "apart.tflite")
+    found = quantscope.diagnose(
+        reference, integer(tmp_path / "integer.tflite", activation="in codes"), data={"image": images(16)}
+    )
+    row = next(row for row in activations(found) if row.absorbed)
+    assert row.absorbed == "Relu"
+    assert row.isolated_sqnr_db > 25
+    assert row.budget is not None
+    assert row.budget.clipping < 0.2 * row.budget.mse
 
 
 @needs_litert
