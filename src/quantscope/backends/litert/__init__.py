@@ -101,7 +101,9 @@ class LiteRTBackend:
                 return self._model(files.checked(source, name))
             path = Path(source) if isinstance(source, str | Path) else None
             return self._model(files.read(file.path), path, file.notes)
-        except (IndexError, TypeError, AttributeError) as error:
+        except ModelError:
+            raise
+        except Exception as error:
             # A flatbuffer has no checksum: what is wrong with it shows when it is walked through.
             raise files.damaged(name) from error
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantscope.backends.litert import schema
+from quantscope.errors import ModelError
 from quantscope.qparams import Granularity, PerBlock, PerChannel, PerTensor, QParams, QuantSpec
 
 _CODES = frozenset(("int2", "int4", "int8", "uint4", "uint8", "int16", "uint16", "int32", "int64"))
@@ -35,9 +36,17 @@ class Constants:
         found = self._tensors[tensor]
         kind, shape = schema.dtype_name(int(found.type)), schema.shape(found.shape)
         data = np.frombuffer(np.ascontiguousarray(self._data(tensor), np.uint8).tobytes(), np.uint8)
-        if kind in _PACKED_BITS:
-            return _unpacked(data, _PACKED_BITS[kind], kind.startswith("u"), int(np.prod(shape))).reshape(shape)
-        return data.view(kind).reshape(shape)
+        try:
+            if kind in _PACKED_BITS:
+                return _unpacked(data, _PACKED_BITS[kind], kind.startswith("u"), int(np.prod(shape))).reshape(shape)
+            return data.view(kind).reshape(shape)
+        except (ValueError, TypeError) as error:
+            name = schema.text(found.name)
+            raise ModelError(
+                f"the constant {name!r} has {len(data)} bytes, not those of {kind or 'a type'}{list(shape)}",
+                accepted="a complete .tflite file",
+                next_step="copy or convert it again",
+            ) from error
 
     def qparams(self, tensor: int) -> QParams | None:
         """Scale and zero point of a tensor, be it constant or not; None for one that is not quantized."""

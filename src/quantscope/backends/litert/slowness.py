@@ -137,7 +137,6 @@ def _not_delegated(kernels: Sequence[Kernel], total: float) -> Iterator[Finding]
             tuple(op for kernel in found for op in kernel.ops),
             f"XNNPACK does not run {len(found)} {native}",
             f"LiteRT's own kernels take {_share(cost, total)}, for {_listed(inputs)}",
-            "XNNPACK has kernels for most ops of fixed shape in int8 and float: give the model fixed shapes, or use "
-            "another op",
+            "XNNPACK takes most ops of fixed shape with few operands, in float and int8: give it such, or another op",
             cost,
         )
