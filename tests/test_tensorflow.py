@@ -6,6 +6,7 @@ What needs TensorFlow is skipped without it: it takes 1.7 GB, and CONTRIBUTING.m
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
+import quantscope
+from conftest import make_model
 from quantscope.backends import tensorflow
+from quantscope.backends.registry import backend_for
 from quantscope.backends.tensorflow import Conversion, cache, conversion
-from quantscope.errors import ModelError, OutputError, QuantscopeError, UnsupportedError
+from quantscope.errors import ModelError, OutputError, QuantscopeError, RunFileError, UnsupportedError
 from quantscope.progress import Silent
 
 INSTALLED = all(find_spec(name) for name in ("tensorflow", "ai_edge_litert"))
@@ -110,19 +116,64 @@ def test_an_archive_that_is_no_model_is_refused_at_once(tmp_path: Path) -> None:
         tensorflow.converted(tmp_path / "a.keras")
 
 
-def test_without_tensorflow_the_message_says_what_to_install(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.pb", b"graph")
-    code = f"""{HIDDEN}
-from quantscope.backends import tensorflow
-assert tensorflow.recognized({str(path)!r})
+def in_an_installation_without_extras(code: str) -> str:
+    """What the code prints where neither TensorFlow nor LiteRT can be imported."""
+    command = [sys.executable, "-c", HIDDEN + code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_without_the_extras_everything_else_works_and_nothing_of_them_is_imported(tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")]
+    path = tmp_path / "float.onnx"
+    onnx.save(make_model(nodes, {"x": ["N", 4]}, {"y": ["N", 2]}, {"w": np.eye(4, 2, dtype=np.float32)}), str(path))
+    said = in_an_installation_without_extras(f"""
+import numpy as np, quantscope, quantscope.cli
+from quantscope.backends.registry import backend_for
+samples = {{"x": np.ones((4, 4), np.float32)}}
+quantized = quantscope.quantize({str(path)!r}, samples, {str(tmp_path / "int8.onnx")!r})
+found = quantscope.diagnose({str(path)!r}, {str(tmp_path / "int8.onnx")!r}, data=samples)
+print(found.activations[0].op)
+print([name for name in sys.modules if name.startswith(("tensorflow", "keras", "ai_edge")) and sys.modules[name]])
+""")
+    assert said.splitlines() == ["fc", "[]"]
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("a.tflite", "litert"), ("a.h5", "tensorflow"), ("a.keras", "tensorflow"), ("a.pb", "tensorflow")],
+)
+def test_without_its_extra_a_model_is_recognized_and_the_command_to_install_it_said(
+    tmp_path: Path, name: str, extra: str
+) -> None:
+    path = tmp_path / name
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", "{}")
+    else:
+        written(path, b"\x89HDF\r\n\x1a\n")
+    said = in_an_installation_without_extras(f"""
+sys.argv = ["quantscope", "quantize", {str(path)!r}, {str(tmp_path / "out.tflite")!r}, "--data", "samples.npz"]
+from quantscope.cli import main
+sys.stderr = sys.stdout
 try:
-    tensorflow.converted({str(path)!r})
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.startswith(f"UnsupportedError reading {path} needs tensorflow and ai_edge_litert")
-    assert "next step: pip install 'quantscope[tensorflow]'" in said
+    main()
+except SystemExit as error:
+    print("code", error.code)
+""")
+    assert f"error: reading {path} needs " in said
+    assert f"next step: pip install 'quantscope[{extra}]'" in said
+    assert said.endswith("code 2\n")
+
+
+def test_what_is_no_model_is_told_with_all_that_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "folder", written(tmp_path / "a.txt", b"")):
+        with pytest.raises(ModelError, match="not a model that quantscope reads") as caught:
+            backend_for(path)
+        for kind in (".onnx", ".tflite", "SavedModel", ".keras", ".h5", ".pb"):
+            assert kind in caught.value.accepted
+    with pytest.raises(ModelError, match="no such model file"):
+        backend_for(tmp_path / "missing.h5")
 
 
 def test_the_same_content_has_the_same_place_wherever_it_lies(tmp_path: Path, own_cache: Path) -> None:
@@ -138,6 +189,17 @@ def test_the_same_content_has_the_same_place_wherever_it_lies(tmp_path: Path, ow
     # The same bytes, divided otherwise.
     (tmp_path / "one" / "variables" / "v").rename(tmp_path / "one" / "v")
     assert cache.place(tmp_path / "one") != one
+
+
+def test_a_keras_archive_saved_again_has_the_same_place(tmp_path: Path) -> None:
+    def saved(name: str, weights: str) -> Path:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("metadata.json", f"saved as {name}")
+            archive.writestr("model.weights.h5", weights)
+        return cache.place(tmp_path / name)
+
+    assert saved("one.keras", "1") == saved("two.keras", "1")
+    assert saved("one.keras", "1") != saved("three.keras", "2")
 
 
 def test_a_relative_cache_home_is_ignored_as_the_specification_has_it(
@@ -274,6 +336,7 @@ def test_a_converted_model_computes_what_tensorflow_does_under_the_users_names(
     inputs = {key: value for key, value in kept.items() if not key.startswith("output:")}
     found = answers(made, inputs)
     assert list(found) == outputs
+    assert [tensor.name for tensor in backend_for(models / name).load(models / name).graph.outputs] == outputs
     for output, wanted in zip(outputs, expected, strict=True):
         np.testing.assert_allclose(found[output], wanted, rtol=1e-4, atol=1e-5)
     names = op_names(made)
@@ -355,6 +418,102 @@ def test_a_damaged_saved_model_is_told(models: Path, tmp_path: Path) -> None:
     written(folder / "saved_model.pb", b"\xff" * 100)
     with pytest.raises(ModelError, match=r"saved_model\.pb cannot be read"):
         tensorflow.converted(folder)
+
+
+@needs_tensorflow
+def test_every_job_takes_a_saved_model_and_knows_it_again(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models / "images_saved", folder)
+    data = {"image": np.random.default_rng(1).standard_normal((12, 12, 12, 3)).astype(np.float32)}
+    run = tmp_path / "run.qscope"
+    found = quantscope.diagnose(folder, data=data, run=run)
+    assert {row.op.partition("/")[0] for row in found.activations} == {"net_1"}
+    assert found.notes[0].startswith("the batch size is open in the TensorFlow model")
+    assert found.models["reference"]["path"] == str(folder)
+    assert (tmp_path / "run.int8.tflite").is_file()
+    assert quantscope.profile(run, seconds=0.2).quantized is not None
+    assert quantscope.profile(models / "images.pb", seconds=0.2).ops
+    variables = folder / "variables" / "variables.index"
+    variables.write_bytes(variables.read_bytes() + b"x")
+    with pytest.raises(RunFileError, match=f"is changed: {folder}"):
+        quantscope.profile(run, seconds=0.2)
+    shutil.rmtree(folder)
+    with pytest.raises(RunFileError, match=f"is missing: {folder}"):
+        quantscope.profile(run, seconds=0.2)
+
+
+@needs_tensorflow
+def test_the_command_line_tells_what_it_did_and_keeps_tensorflow_quiet(models: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", image=np.random.default_rng(1).standard_normal((4, 12, 12, 3)).astype(np.float32))
+    output = tmp_path / "int8.tflite"
+    command = [sys.executable, "-m", "quantscope", "quantize", str(models / "images.h5"), str(output)]
+    done = subprocess.run([*command, "--data", str(tmp_path / "data.npz")], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"wrote {output}: ")
+    assert done.stderr.splitlines() == [
+        "note: the batch size is open in the TensorFlow model, and 1 in the .tflite model made of it"
+    ]
+    assert backend_for(output.read_bytes()).load(output.read_bytes()).graph.inputs[0].name == "image"
+
+
+@needs_tensorflow
+def test_neural_compressors_calls_take_tensorflow_models(models: Path, tmp_path: Path) -> None:
+    from quantscope.neural_compressor import PostTrainingQuantConfig, quantization
+
+    images = np.random.default_rng(1).standard_normal((8, 12, 12, 3)).astype(np.float32)
+    loader = [(images[i : i + 1], np.zeros(1)) for i in range(8)]
+    config = PostTrainingQuantConfig(calibration_sampling_size=4, quant_format="QDQ", op_name_dict={
+        "net_1/scores_1/.*": {"activation": {"dtype": ["fp32"]}, "weight": {"dtype": ["fp32"]}}
+    })  # fmt: skip
+    given: list[bytes] = []
+
+    def evaluate(content: bytes) -> float:
+        given.append(content)
+        return 1.0
+
+    quantized = quantization.fit(models / "images_saved", config, calib_dataloader=loader, eval_func=evaluate)
+    assert [content[4:8] for content in given] == [b"TFL3", b"TFL3"]
+    assert quantized.model == given[-1]
+    assert quantized.input() == ["image"]
+    assert quantized.output() == ["output_0", "output_1"]
+    with pytest.raises(UnsupportedError, match=r"a \.tflite model has no graph"):
+        quantized.nodes()
+    quantized.save(tmp_path / "int8.tflite")
+    assert (tmp_path / "int8.tflite").read_bytes() == quantized.model
+
+
+@needs_tensorflow
+def test_a_keras_model_in_memory_is_taken_as_it_is(models: Path) -> None:
+    code = f"""
+import os
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import keras, numpy as np
+from quantscope.backends.registry import backend_for
+from quantscope.progress import Silent
+
+class Told(Silent):
+    def stage(self, name, total):
+        print(name)
+
+class Doubled(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+model = keras.models.load_model({str(models / "images.keras")!r})
+for again in range(2):
+    loaded = backend_for(model).load(model, Told())
+    print(loaded.path, loaded.graph.inputs[0].name, loaded.graph.ops[0].name)
+own = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(2), Doubled()])
+print(len(backend_for(own).load(own).graph.ops) > 0)
+try:
+    unbuilt = keras.Sequential([keras.layers.Dense(2)])
+    backend_for(unbuilt).load(unbuilt)
+except Exception as error:
+    print(type(error).__name__, error.message)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # The second time the cache serves, although the model was saved again.
+    assert done.stdout.splitlines()[:-1] == ["convert", *["None image net/conv2d/convolution"] * 2, "True"]
+    assert done.stdout.splitlines()[-1].startswith("ModelError ")
 
 
 def converting(parent: int) -> Iterator[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import flatbuffers
@@ -17,7 +18,10 @@ _CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
 
 
 def renamed(content: bytes, frozen: Frozen) -> bytes:
-    """The same file with the names of the graph's ops, and of the signature's inputs, and none of the wrapping."""
+    """The same file with the names of the graph's ops, and of the signature's inputs, and none of the wrapping.
+
+    Inputs and outputs get the order that they have in the user's model, too.
+    """
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
     signature = next(s for s in model.signatureDefs if not s.subgraphIndex)
@@ -30,9 +34,18 @@ def renamed(content: bytes, frozen: Frozen) -> bytes:
         name = _free(own[index] if index in own else _unwrapped(_text(graph.tensors[index].name)), taken)
         taken.add(name)
         graph.tensors[index].name = name
+    signature.inputs, graph.inputs = _ordered(signature.inputs, frozen.inputs)
+    signature.outputs, graph.outputs = _ordered(signature.outputs, frozen.outputs)
     builder = flatbuffers.Builder(len(content) + (1 << 20))
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _ordered(tensors: Sequence[Any], ports: Sequence[Port]) -> tuple[list[Any], list[int]]:
+    """What the signature says of these ports, in their order, and their tensors."""
+    named = {_text(tensor.name): tensor for tensor in tensors}
+    ordered = [named[port.name] for port in ports]
+    return ordered, [tensor.tensorIndex for tensor in ordered]
 
 
 def _unwrapped(name: str) -> str:
