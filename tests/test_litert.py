@@ -26,7 +26,7 @@ from quantscope.samples import Samples
 from quantscope.testing import TinyNetwork
 from quantscope.workflows.diagnosis import paired
 from registry import registry_model
-from tflite import expanded, floored, halved, integer, tiny
+from tflite import apart, expanded, floored, halved, integer, tiny, wide
 
 LITERT: Backend = backend("litert")
 MISSING = LITERT.missing()
@@ -200,6 +200,20 @@ def test_inputs_that_another_converter_renamed_are_fed_by_position(network: Path
 
 
 @needs_litert
+def test_an_activation_that_the_codes_took_over_is_part_of_the_op(tmp_path: Path) -> None:
+    """Without it, all that the ReLU removes would count as what clipping costs."""
+    reference = apart(tmp_path / "apart.tflite")
+    found = quantscope.diagnose(
+        reference, integer(tmp_path / "integer.tflite", activation="in codes"), data={"image": images(16)}
+    )
+    row = next(row for row in activations(found) if row.absorbed)
+    assert row.absorbed == "Relu"
+    assert row.isolated_sqnr_db > 25
+    assert row.budget is not None
+    assert row.budget.energies["clipping"] < row.budget.mse
+
+
+@needs_litert
 def test_ops_without_a_float_form_go_on_with_codes(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +318,26 @@ def test_what_litert_cannot_do_is_said(network: Path) -> None:
     equalized = LITERT.equalize(model)
     assert "not equalized" in equalized.notes[-1]
     assert equalized.handle is model.handle
+
+
+@needs_litert
+def test_a_file_without_a_signature_keeps_the_names_of_its_tensors(network: Path, tmp_path: Path) -> None:
+    """LiteRT's quantizer calls the output otherwise when it brings it back to real values."""
+    from quantscope.backends.litert import schema
+
+    table = schema.unpacked(network.read_bytes())
+    table.signatureDefs = None
+    table.subgraphs[0].tensors[int(table.subgraphs[0].outputs[0])].name = b"net/head/Softmax"
+    path = tmp_path / "unsigned.tflite"
+    path.write_bytes(schema.packed(table))
+    model = LITERT.load(path)
+    quantized = quantized_by(model, Recipe(), {"image": images()})
+    assert (
+        [t.name for t in model.graph.inputs] == [t.name for t in quantized.graph.inputs] == ["serving_default_image:0"]
+    )
+    assert [t.name for t in model.graph.outputs] == [t.name for t in quantized.graph.outputs] == ["net/head/Softmax"]
+    found = paired(LITERT, model, quantized, "deployed")
+    assert [p.quantized_op for p in found.pairs] == [op.name for op in model.graph.ops]
 
 
 @needs_litert
@@ -501,13 +535,42 @@ def test_a_profile_compares_both_models(network: Path, tmp_path: Path) -> None:
 
 
 @needs_litert
-@pytest.mark.parametrize("count", [8, 64])
-def test_tensors_are_held_for_one_batch_at_a_time(network: Path, count: int) -> None:
-    """With room for one tensor alone there are as many passes as tensors, and the figures are the same."""
-    recipe = Recipe()
-    small = quantscope.diagnose(network, data={"image": images(count)}, recipe=recipe, memory=40_000, budget_samples=0)
-    large = quantscope.diagnose(network, data={"image": images(count)}, recipe=recipe, budget_samples=0)
+def test_several_passes_over_the_samples_give_the_same_figures(network: Path) -> None:
+    """With room for one tensor there is a pass for each of them."""
+    small = quantscope.diagnose(network, data={"image": images(16)}, memory=40_000, budget_samples=0)
+    large = quantscope.diagnose(network, data={"image": images(16)}, budget_samples=0)
     assert [row.mse for row in activations(small)] == [row.mse for row in activations(large)]
+
+
+_HELD = """
+import sys
+import numpy as np
+import quantscope
+
+def batches():
+    rng = np.random.default_rng(0)
+    for _ in range(int(sys.argv[2])):
+        yield {"x": rng.normal(size=(1, 256, 256, 3)).astype(np.float32)}
+
+quantscope.diagnose(sys.argv[1], data=batches, calibration_samples=4, budget_samples=4)
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+
+
+@needs_litert
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell how much memory was held")
+def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
+    """64 samples in the memory of 8: the tensors of the other 56 would be 450 MiB in float alone."""
+    path = wide(tmp_path / "wide.tflite")
+    peaks = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", _HELD, str(path), count], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for count in ("8", "64")
+    ]
+    assert peaks[1] - peaks[0] < 80 * 1024, peaks
 
 
 # ---------------------------------------------------------------------------------------------------- a real model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ BETWEEN: Mapping[str, tuple[str, list[int | None], list[int]]] = {
     "FLOOR": ("net/floor/Floor", [None, 8, 8, 16], [1, 2]),
     "EXPAND_DIMS": ("net/expand/ExpandDims", [None, 1, 8, 8, 16], [1, 2, 3]),
 }
+Activation = Literal["fused", "apart", "in codes"]
 _SAME: dict[str, Any] = {"padding": 0, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
 
 
@@ -46,10 +47,35 @@ def halved(path: Path) -> Path:
     return _written(path, {n: w.astype(np.float16) for n, w in _weights(TinyNetwork()).items()}, {}, SIGNATURE)
 
 
-def integer(path: Path, signature: Mapping[str, str] | None = SIGNATURE) -> Path:
+def wide(path: Path) -> Path:
+    """One convolution whose output, of 256×256 pixels and 16 channels, takes 4 MiB in float."""
+    from quantscope.backends.litert.building import Builder
+
+    made, rng = Builder(), np.random.default_rng(0)
+    made.tensor("x", [1, 256, 256, 3])
+    made.constant("w", rng.normal(0, 0.3, (16, 1, 1, 3)).astype(np.float32))
+    made.constant("b", np.zeros(16, np.float32))
+    made.tensor("conv", [1, 256, 256, 16])
+    made.tensor("relu", [1, 256, 256, 16])
+    made.constant("axes", np.array([1, 2], np.int32))
+    made.tensor("mean", [1, 16])
+    made.op("CONV_2D", ["x", "w", "b"], ["conv"], "Conv2DOptions", **_SAME)
+    made.op("RELU", ["conv"], ["relu"])
+    made.op("MEAN", ["relu", "axes"], ["mean"], "ReducerOptions", keepDims=False)
+    path.write_bytes(made.finished(["x"], ["mean"]))
+    return path
+
+
+def apart(path: Path) -> Path:
+    """The same with the ReLU as an op of its own."""
+    return _written(path, _weights(TinyNetwork()), {}, SIGNATURE, activation="apart")
+
+
+def integer(path: Path, signature: Mapping[str, str] | None = SIGNATURE, activation: Activation = "fused") -> Path:
     """The same in int8 from its inputs to its outputs, weights per channel.
 
-    The scales are those of the values that the network has for eight samples.
+    The scales are those of the values that the network has for eight samples. With the activation "in codes" there is
+    no ReLU at all: codes end where it does.
     """
     net = TinyNetwork()
     weights = _weights(net)
@@ -63,7 +89,7 @@ def integer(path: Path, signature: Mapping[str, str] | None = SIGNATURE) -> Path
         coded[kernel] = codes, {"scale": scale.tolist(), "axis": 0}
         scale = scale * activations[source]["scale"][0]
         coded[bias] = np.rint(weights[bias] / scale).astype(np.int32), {"scale": scale.tolist(), "axis": 0}
-    return _written(path, coded, activations, signature)
+    return _written(path, coded, activations, signature, activation=activation)
 
 
 def _weights(net: TinyNetwork) -> dict[str, NDArray[Any]]:
@@ -99,6 +125,7 @@ def _written(
     scales: Mapping[str, Any],
     signature: Mapping[str, str] | None,
     between: str = "",
+    activation: Activation = "fused",
 ) -> Path:
     from quantscope.backends.litert.building import Builder
 
@@ -114,7 +141,11 @@ def _written(
     operands = {name: f"{name}_dequantize" if halves else name for name in weights}
     kernels = [operand for name, operand in operands.items() if "BiasAdd" not in name]
     biases = [operand for name, operand in operands.items() if "BiasAdd" in name]
-    made.op("CONV_2D", [IMAGE, kernels[0], biases[0]], [STEM], "Conv2DOptions", **_SAME, fusedActivationFunction=1)
+    fused = {**_SAME, "fusedActivationFunction": 1 if activation == "fused" else 0}
+    stem = made.tensor("net/stem/BiasAdd", SHAPES[STEM]) if activation == "apart" else STEM
+    made.op("CONV_2D", [IMAGE, kernels[0], biases[0]], [stem], "Conv2DOptions", **fused)
+    if activation == "apart":
+        made.op("RELU", [stem], [STEM])
     made.op("CONV_2D", [STEM, kernels[1], biases[1]], [BODY], "Conv2DOptions", **_SAME)
     pooled, axes = BODY, [1, 2]
     if between:

@@ -216,12 +216,12 @@ def digest(backend: Backend, path: Path) -> str:
     """The digest of a model's first file and, where weights lie in others, of when and how large those were written."""
     first, *others = backend.files(path)
     with first.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
+        found = hashlib.file_digest(file, "sha256")
     # Gigabytes of weights are not read again for this.
     for beside in sorted(others):
         stat = beside.stat()
-        digest.update(f"{beside.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-    return digest.hexdigest()
+        found.update(f"{beside.name} {stat.st_size} {stat.st_mtime_ns}".encode())
+    return found.hexdigest()
 
 
 def environment(backend: Backend) -> dict[str, str]:

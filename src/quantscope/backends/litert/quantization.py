@@ -130,10 +130,12 @@ def _summary(unsupported: Mapping[str, str]) -> list[str]:
 def _normalised(model: LiteRTModel) -> tuple[Any, bool]:
     """The tables as the quantizer wants them, and whether they differ from the model's.
 
-    It tells tensors apart by name over all graphs, and reads operator codes where files from before 2020 have none.
+    It tells tensors apart by name over all graphs, reads operator codes where files from before 2020 have none, and
+    goes through a list of signatures that a file may lack.
     """
     table = model.copied()
-    changed = False
+    changed = table.signatureDefs is None
+    table.signatureDefs = table.signatureDefs or []
     for code in table.operatorCodes:
         if int(code.builtinCode) != schema.builtin(code):
             code.builtinCode, changed = schema.builtin(code), True
