@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 import quantscope
 from conftest import images, two_colours
-from quantscope import tuning
 from quantscope.errors import DataError, RecipeError
 from quantscope.evaluation import Score
 from quantscope.fallback.search import MOVES, Criterion, Search, Trial, Tuner, as_dict, as_fast, trial_dict, trial_from
@@ -27,6 +26,7 @@ from quantscope.recipe import Calibration, Recipe
 from quantscope.report.search import search_table
 from quantscope.report.terminal import console
 from quantscope.runfile import RunFile
+from quantscope.workflows import tuning
 from quantscope.workflows.trial_timing import candidates
 from test_runs import SLOW_SAMPLES, begin, finish
 

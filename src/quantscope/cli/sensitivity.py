@@ -79,9 +79,9 @@ def sensitivity(
     json: o.Json = False,
 ) -> None:
     """Rank ops by what they do to the model's output: each one alone quantized, and each one alone left in float."""
-    from quantscope import ranking
     from quantscope.cli.diagnose import interruptible
     from quantscope.cli.progress import ProgressBars
+    from quantscope.workflows import ranking
 
     o.check_top(top)
     if resume is not None:

@@ -111,9 +111,9 @@ def tune(
     Tries other calibrations, weights per channel, equalization and 16 bits; then leaves ops in float, in the order of
     their effect on the model's output. Writes the model and its recipe. Exit code 1: nothing that was tried is enough.
     """
-    from quantscope import tuning
     from quantscope.cli.diagnose import interruptible
     from quantscope.cli.progress import ProgressBars
+    from quantscope.workflows import tuning
 
     if resume is not None:
         if model is not None:
