@@ -594,3 +594,8 @@ def test_a_page_of_a_run_has_its_graph_and_rows_read_before_they_are_asked_for(
     assert client.get("/runs/nothing/graph").status_code == 200, "the page itself says that there is no such run"
     assert client.get("/runs").status_code == 200
     assert not read
+    workspace = Workspace(folder)
+    workspace.read_ahead()
+    last = max(folder.glob("*.qscope"), key=lambda path: path.stat().st_mtime)
+    assert set(read) == {last}
+    Workspace(folder / "nothing").read_ahead()

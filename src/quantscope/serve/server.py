@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from urllib.parse import quote, urlencode
 
 import uvicorn
@@ -91,7 +92,10 @@ def serve(
         )  # fmt: skip
     if (certificate is None) != (key is None):
         raise DataError("a certificate needs its key", accepted="both --cert and --key, or none of them")
+    workspace = Workspace(folder)
     listening = _bound(host, port)
+    # It takes a reader a moment to open the page, which is mostly that of the last run.
+    Thread(target=workspace.read_ahead, daemon=True).start()
     with listening:
         chosen = listening.getsockname()[1]
         if port not in (0, chosen):
@@ -105,7 +109,7 @@ def serve(
         shown = f"[{_shown(host)}]" if ":" in _shown(host) else _shown(host)
         url = f"{'https' if with_tls else 'http'}://{shown}:{chosen}/"
         address = Address(url, access.token, chosen, certificate if with_tls else None)
-        _run(application(Workspace(folder), access, built), listening, address, key, started)
+        _run(application(workspace, access, built), listening, address, key, started)
 
 
 def _run(

@@ -117,9 +117,13 @@ class Workspace:
         content = self._answers.get(key, lambda: as_json(self.view(name, view, *args)))
         return Response(content, media_type="application/json")
 
-    def read_ahead(self, name: str) -> None:
-        """Have ready what a page of this run asks for first; whatever is wrong with the run, the page will be told."""
-        with suppress(QuantscopeError, OSError):
+    def read_ahead(self, name: str = "") -> None:
+        """Have ready what a page of this run, or of the one written last, asks for first.
+
+        Whatever is wrong with the run, the page will be told.
+        """
+        with suppress(QuantscopeError, OSError, ValueError):
+            name = name or max(self.names(), key=lambda other: self.path(other).stat().st_mtime)
             self.answer(name, views.graph, "reference")
             self.answer(name, views.rows)
 
