@@ -17,8 +17,10 @@ from onnx import helper
 
 import quantscope
 from conftest import images, make_model, two_colours
+from quantscope.backends.onnx import BACKEND
 from quantscope.errors import DataError, RunFileError, RunInterrupted
 from quantscope.fallback.damage import damage, metric_damage
+from quantscope.fallback.downstream import Downstream
 from quantscope.fallback.groups import chained, groups
 from quantscope.pairing import TensorPair
 from quantscope.progress import Silent
@@ -117,6 +119,25 @@ def test_a_module_is_measured_as_a_whole(model: Path, tmp_path: Path) -> None:
     body = next(row for row in found.ops if row.op == "body")
     assert body.ops == ("/body/first/Conv", "/body/second/Conv", "/body/Add")
     assert body.alone == pytest.approx(really(model, set(body.ops), tmp_path, x), rel=0.05)
+
+
+def test_an_output_that_is_read_on_is_computed_again_and_so_is_what_reads_it(tmp_path: Path) -> None:
+    proto = branched()
+    proto.graph.output.append(helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, ["N", 8, 12, 12]))
+    onnx.save(onnx.shape_inference.infer_shapes(proto), str(tmp_path / "two.onnx"))
+    onnx.utils.extract_model(str(tmp_path / "two.onnx"), str(tmp_path / "rest.onnx"), ["r1"], ["a", "y"])
+    rest = onnxruntime.InferenceSession(str(tmp_path / "rest.onnx"), providers=["CPUExecutionProvider"])
+    r1 = np.random.default_rng(0).normal(0, 1, (2, 8, 12, 12)).astype(np.float32)
+    expected = dict(zip(("a", "y"), rest.run(None, {"r1": r1}), strict=True))
+    model = BACKEND.load(str(tmp_path / "two.onnx"))
+    assert sensitivity(tmp_path / "two.onnx", data=images(6), recipe=RECIPE).ops
+    names = {name: name for name in ("r1", "c2", "a", "y")}
+    with Downstream(BACKEND, model, "exact", names, 1).of(("r1",)) as rerun:
+        assert rerun is not None
+        found = rerun({"r1": r1}, {"x": images(2)})
+    assert set(found) == {"a", "y"}
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5)
 
 
 def test_a_tensor_that_leaves_a_module_may_be_read_inside_it_too(model: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-from quantscope.backends.base import Backend, Model, Trace
+from quantscope.backends.base import Backend, CutRunner, Model, Trace
 from quantscope.graph import Graph
 from quantscope.tracing import Values
 
@@ -40,14 +40,40 @@ class Downstream:
             yield (lambda values, inputs: {view: values[t] for view, t in given.items()}) if given else None
             return
         beside = {view: name for name, view in self._names.items() if view not in behind or view in own}
-        cuts = list(dict.fromkeys([*beside, *outputs]))
-        with self._backend.open_cut(self._model, cuts, outputs, trace=self._trace, threads=self._threads) as runner:
+        with ExitStack() as stack:
+            runners = [
+                stack.enter_context(self._cut([*beside, *read], wanted)) for read, wanted in self._steps(outputs)
+            ]
 
             def rerun(values: Values, inputs: Values) -> Values:
-                feed = {n: values[beside[n]] if n in beside else inputs[n] for n in runner.inputs}
-                return {**{view: values[t] for view, t in given.items()}, **runner.run(feed)}
+                found = {view: values[t] for view, t in given.items()}
+                known = {**inputs, **{view: values[name] for view, name in beside.items() if name in values}}
+                for runner in runners:
+                    made = runner.run({name: known[name] for name in runner.inputs})
+                    known |= made
+                    found |= made
+                return found
 
             yield rerun
+
+    def _steps(self, outputs: list[str]) -> Iterator[tuple[list[str], list[str]]]:
+        """The outputs in the order of their computation: a step for each that is read on, and one for all others.
+
+        With each step the outputs read on before it, whose values it is given.
+        """
+        read: list[str] = []
+        for op in self._graph.ops:
+            for name in op.outputs:
+                if name in outputs and name in self._graph.consumers:
+                    yield list(read), [name]
+                    read.append(name)
+        rest = [name for name in outputs if name not in read]
+        if rest:
+            yield read, rest
+
+    def _cut(self, given: list[str], outputs: list[str]) -> AbstractContextManager[CutRunner]:
+        cuts = list(dict.fromkeys([*given, *outputs]))
+        return self._backend.open_cut(self._model, cuts, outputs, trace=self._trace, threads=self._threads)
 
     def _behind(self, tensors: Mapping[str, str]) -> set[str]:
         """The tensors computed from these, themselves included."""
