@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+_SHAPE_OPS = frozenset(("Shape", "Size"))
+
 Dimension = int | str | None
 """A number, the name of a symbolic dimension ("batch"), or None where nothing is known."""
 
@@ -112,6 +114,18 @@ class Graph:
                 if close is not None:
                     found[op.name] = close
         return found
+
+    def static_tensors(self, *, with_shapes: bool = False) -> set[str]:
+        """The tensors that are the same for every sample, those left out ("") among them.
+
+        Args:
+            with_shapes: also those that depend on the shape of a sample alone.
+        """
+        static = set(self.constants) | {""}
+        for op in self.ops:
+            if (with_shapes and op.op_type in _SHAPE_OPS) or all(name in static for name in op.inputs):
+                static.update(op.outputs)
+        return static
 
     def _readers(self, op: Op) -> Iterator[Op]:
         return (reader for name in op.outputs for reader in self.consumers.get(name, ()))

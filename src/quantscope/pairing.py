@@ -31,7 +31,6 @@ _REARRANGING = frozenset(
         "Tile",
     )
 )
-_SHAPE_OPS = frozenset(("Shape", "Size"))
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def pair(reference: Graph, quantized: FloatView, reference_weights: Weights, qua
         quantized_weights: by op, in real values.
     """
     matching = match(reference, quantized.graph, reference_weights, quantized_weights)
-    static = _static_tensors(reference)
+    static = reference.static_tensors(with_shapes=True)
     skipped = {op.name: NOT_COMPUTE + reason for op in reference.ops if (reason := _not_compute(reference, op, static))}
     # Whether the model that was equalized names its tensors as the reference does.
     alike = all(name in reference.producers for name in quantized.factors)
@@ -192,15 +191,6 @@ def _not_compute(graph: Graph, op: Op, static: set[str]) -> str:
     if all(not name or name in static for name in op.outputs):
         return "its output does not depend on the values of the model's inputs"
     return ""
-
-
-def _static_tensors(graph: Graph) -> set[str]:
-    """Tensors that are the same for every sample, or depend on its shape alone."""
-    static = set(graph.constants) | {""}
-    for op in graph.ops:
-        if op.op_type in _SHAPE_OPS or all(name in static for name in op.inputs):
-            static.update(op.outputs)
-    return static
 
 
 def _readable(encoded: EncodedTensor) -> tuple[str, bool]:

@@ -40,8 +40,8 @@ def export(
     times: Annotated[bool, typer.Option("--times", help="Write the time per op of a run that was profiled.")] = False,
 ) -> None:
     """Write all rows and columns of a run: csv and parquet hold the tables, json the whole document, html the app."""
+    from quantscope.cli.profile import diagnosis_or_times
     from quantscope.report.tables import FORMATS, write_whole
-    from quantscope.workflows import open_profile, open_run
 
     if html is not None:
         from quantscope.serve.offline import page
@@ -52,14 +52,7 @@ def export(
         write_whole(html, content)
         typer.echo(f"wrote {html}: {len(content)} bytes" + (f"; it leaves out {left_out}" if left_out else ""))
         return
-    diagnosis, profile = open_run(run), open_profile(run)
-    if times and profile is None:
-        raise DataError(
-            f"{run} holds no times", accepted="a run that was profiled", next_step=f"quantscope profile {run}"
-        )
-    # A run that is a profile alone has no other table.
-    result = profile if profile is not None and (times or not diagnosis.tensors) else diagnosis
-    content = FORMATS[format](result)
+    content = FORMATS[format](diagnosis_or_times(run, times))
     if output is None:
         sys.stdout.buffer.write(content)
         return

@@ -13,6 +13,7 @@ from quantscope.cli.expansion import expanded
 from quantscope.errors import DataError
 
 if TYPE_CHECKING:
+    from quantscope.diagnosis import Diagnosis
     from quantscope.profiling import Profile
 
 _TRIES = 5
@@ -117,6 +118,22 @@ def print_profile(profile: Profile, top: int | None, json: bool) -> None:
         sys.stdout.write(as_json(profile).decode())
         return
     report.print_profile(console(), profile, top=top)
+
+
+def diagnosis_or_times(run: Path, times: bool) -> Diagnosis | Profile:
+    """What to show of a run: its diagnosis, or its profile, if that is wanted or it has nothing else.
+
+    Raises:
+        DataError: times are wanted of a run that was not profiled.
+    """
+    from quantscope.workflows import open_profile, open_run
+
+    diagnosis, profile = open_run(run), open_profile(run)
+    if times and profile is None:
+        raise DataError(
+            f"{run} holds no times", accepted="a run that was profiled", next_step=f"quantscope profile {run}"
+        )
+    return profile if profile is not None and (times or not diagnosis.tensors) else diagnosis
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:

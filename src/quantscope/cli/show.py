@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from quantscope.cli import options as o
-from quantscope.errors import DataError
 
 _EPILOG = """[bold]Examples[/bold]
 
@@ -44,11 +43,11 @@ def show(
 ) -> None:
     """Print a run again, also one that is half finished."""
     from quantscope.cli.diagnose import print_diagnosis
-    from quantscope.cli.profile import print_profile
+    from quantscope.cli.profile import diagnosis_or_times, print_profile
     from quantscope.cli.sensitivity import print_sensitivity
     from quantscope.cli.tune import print_search
+    from quantscope.profiling import Profile
     from quantscope.report import op_details, terminal
-    from quantscope.workflows import open_profile, open_run
     from quantscope.workflows.ranking import open_sensitivity
     from quantscope.workflows.tuning import open_search
 
@@ -62,13 +61,9 @@ def show(
     if measured is not None:
         print_sensitivity(measured, None if all else top, json)
         return
-    diagnosis, profile = open_run(run), open_profile(run)
-    if times and profile is None:
-        raise DataError(
-            f"{run} holds no times", accepted="a run that was profiled", next_step=f"quantscope profile {run}"
-        )
-    if profile is not None and (times or not diagnosis.tensors):
-        print_profile(profile, None if all else top, json)
+    diagnosis = diagnosis_or_times(run, times)
+    if isinstance(diagnosis, Profile):
+        print_profile(diagnosis, None if all else top, json)
         return
     if op is not None:
         terminal.console().print(op_details.op_details(diagnosis, op))

@@ -18,7 +18,7 @@ from quantscope.profiling.document import LatencyComparison, ModelFacts, OpTimin
 from quantscope.profiling.footprint import peak_memory
 from quantscope.profiling.inputs import Inputs, InputSource, for_other
 from quantscope.profiling.latency import Measured, Times, measure, ratio_interval
-from quantscope.profiling.rows import added_timings, op_timings, reference_ops, renamed, sums
+from quantscope.profiling.rows import added_timings, attributed, op_timings, reference_ops, renamed, sums
 from quantscope.progress import Progress
 from quantscope.quantized import by_op
 
@@ -90,7 +90,7 @@ def profile_models(
     names = _names(backend, reference, quantized) if quantized is not None else {}
     theirs = renamed(profiled[1].kernels, names) if quantized is not None else None
     if theirs is not None:
-        facts[1] = replace(facts[1], sums=replace(facts[1].sums, attributed=_attributed(theirs)))
+        facts[1] = replace(facts[1], sums=replace(facts[1].sums, attributed=attributed(theirs)))
     reasons: tuple[Reason, ...] = ()
     if quantized is not None:
         reasons = _reasons(backend, quantized, profiled[1].kernels, names, inputs[1], settings, progress)
@@ -209,11 +209,6 @@ def _names(backend: Backend, reference: Model, quantized: Model) -> dict[str, tu
 
 def _size(backend: Backend, model: Model) -> int | None:
     return sum(file.stat().st_size for file in backend.files(model.path)) if model.path is not None else None
-
-
-def _attributed(kernels: Sequence[Kernel]) -> float:
-    total = sum(kernel.us for kernel in kernels)
-    return sum(kernel.us for kernel in kernels if kernel.ops) / total if total else 1.0
 
 
 def _reasons(

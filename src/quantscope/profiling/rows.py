@@ -16,8 +16,6 @@ from quantscope.matching import Weights, match
 from quantscope.profiling.document import AddedTiming, OpSide, OpTiming, Sums
 from quantscope.quantized import FloatView
 
-_SHAPES = frozenset(("Shape", "Size"))
-
 
 def reference_ops(
     reference: Graph, file: Graph, view: FloatView, reference_weights: Weights, weights: Weights
@@ -51,13 +49,8 @@ def reference_ops(
 
 def _flowing(reference: Graph, known: Mapping[str, str]) -> dict[str, str]:
     """For each op of the reference that computes something and is not known, the known one that it flows into."""
-    fixed = set(reference.constants) | {""}
-    rest = []
-    for op in reference.ops:
-        if op.op_type in _SHAPES or all(name in fixed for name in op.inputs):
-            fixed.update(op.outputs)
-        elif op.name not in known:
-            rest.append(op.name)
+    static = reference.static_tensors(with_shapes=True)
+    rest = [op.name for op in reference.ops if op.name not in known and not static.issuperset(op.outputs)]
     nearest = reference.nearest(known)
     return {name: nearest[name] for name in rest if name in nearest}
 
@@ -183,6 +176,10 @@ def added_timings(kernels: Sequence[Kernel], quantized: Sequence[Kernel] | None)
 
 def sums(latency_us: float, profiled_us: float, kernels: Sequence[Kernel]) -> Sums:
     """How the kernels' times add up."""
+    return Sums(latency_us, profiled_us, sum(kernel.us for kernel in kernels), attributed(kernels))
+
+
+def attributed(kernels: Sequence[Kernel]) -> float:
+    """The share of the kernels' time that has the names of ops; 1 without any time."""
     total = sum(kernel.us for kernel in kernels)
-    named = sum(kernel.us for kernel in kernels if kernel.ops)
-    return Sums(latency_us, profiled_us, total, named / total if total else 1.0)
+    return sum(kernel.us for kernel in kernels if kernel.ops) / total if total else 1.0

@@ -17,7 +17,7 @@ from quantscope.progress import Progress, Silent
 from quantscope.recorded import Recorded
 from quantscope.runfile import SUFFIX, RunFile, graph_json
 from quantscope.samples import Samples
-from quantscope.workflows.runs import environment, identity, loaded_model, outcome, same_model, tidied
+from quantscope.workflows.runs import environment, loaded_model, model_facts, outcome, same_model, tidied
 
 
 def profile(
@@ -80,13 +80,8 @@ def profile(
         "kind": "profile",
         "data": samples.spec if samples is not None else None,
         "samples": {"description": source.description},
-        "environment": environment(backend),
-        "graph": graph_json(pair[0].graph),
         "quantized_graph": graph_json(pair[1].graph) if pair[1] is not None else None,
-        "models": {
-            "reference": identity(backend, pair[0]),
-            "quantized": identity(backend, pair[1]) if pair[1] is not None else None,
-        },
+        **model_facts(backend, *pair),
     }
     run_file = RunFile.create(Path(run) if run is not None else None, numbered=number_run, **facts)
     with run_file, tidied(run_file, backend, None), outcome(run_file):

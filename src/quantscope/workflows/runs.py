@@ -108,6 +108,13 @@ def run_facts(
         "recipe": recipe.to_dict() if recipe is not None else None,
         "data": samples.spec,
         "samples": {"description": samples.description},
+        **model_facts(backend, reference, quantized),
+    }
+
+
+def model_facts(backend: Backend, reference: Model, quantized: Model | None) -> dict[str, Any]:
+    """What a run file holds of its models, and of what runs them."""
+    return {
         "environment": environment(backend),
         "graph": graph_json(reference.graph),
         "models": {

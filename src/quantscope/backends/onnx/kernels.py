@@ -51,10 +51,11 @@ def origins(graph: Graph, deployed: Graph) -> dict[str, Origin]:
     _claim_fused(graph, deployed, own, roles)
     kernel_of = {name: k.name for k in deployed.ops if roles[k.name] == "compute" for name in own[k.name]}
     computes: dict[str, list[str]] = {name: [] for name in dict.fromkeys(kernel_of.values())}
-    static = _folded(graph)
+    # Optimization does the work of ops on constants before anything runs.
+    static = graph.static_tensors()
     into = graph.nearest(kernel_of)
     for op in graph.ops:
-        if op.name in kernel_of or (op.name in computing and op.name not in static and op.name in into):
+        if op.name in kernel_of or (op.name in computing and not static.issuperset(op.inputs) and op.name in into):
             computes[kernel_of[into[op.name]]].append(op.name)
     # A conversion is there for the op that needs it: real values for the one that reads them, codes for the one before.
     readers, writers = deployed.nearest(computes), deployed.nearest(computes, before=True)
@@ -126,14 +127,3 @@ def _claim_fused(graph: Graph, deployed: Graph, own: dict[str, list[str]], roles
             if len(readers) == 1 and readers[0].op_type == op_type and readers[0].name not in claimed:
                 own[kernel.name].append(readers[0].name)
                 claimed.add(readers[0].name)
-
-
-def _folded(graph: Graph) -> set[str]:
-    """The ops that only compute with constants: optimization does their work before anything runs."""
-    fixed = set(graph.constants) | {""}
-    found = set()
-    for op in graph.ops:
-        if all(name in fixed for name in op.inputs):
-            fixed.update(op.outputs)
-            found.add(op.name)
-    return found
