@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import quantscope
 from producers.ort import VARIANTS
 from quantscope.backends.onnx import BACKEND
-from quantscope.confirmation import arranged, correlation, layout
+from quantscope.confirmation import arranged, layout
 from quantscope.diagnosis import Diagnosis, TensorDiagnosis
 from registry import registry_model
 from test_real_models import text_lines
@@ -43,17 +43,39 @@ def wrong_pairs(diagnosis: Diagnosis, reference: Path, quantized: Path, x: NDArr
     floats = [t for op in graph.ops for t in op.outputs if graph.tensor(t).dtype == "float32"]
     ours = values(reference, floats, x, "exact")
     theirs = values(quantized, [t.quantized_tensor for t in diagnosis.activations], x, "deployed")
+    by_shape: dict[tuple[int, ...], list[str]] = {}
+    for name, array in ours.items():
+        by_shape.setdefault(array.shape, []).append(name)
+    units = {shape: np.array([unit(ours[name]) for name in names]) for shape, names in by_shape.items()}
     wrong = []
     for row in diagnosis.activations:
         a, b = ours[row.tensor], theirs[row.quantized_tensor]
         order = layout(a, b) if a.shape != b.shape else None
-        b = np.asarray(arranged(b, order, a.shape)) if order is not None else b
-        paired = correlation(a, b) if a.shape == b.shape else 0.0
-        others = {t: correlation(o, b) for t, o in ours.items() if o.shape == b.shape and t != row.tensor}
-        best = max(others, key=lambda t: -1 if np.isnan(others[t]) else others[t], default=None)
-        if best is not None and others[best] > paired + 0.1 and others[best] > 0.9:
-            wrong.append(f"{row.op}: {row.tensor} r={paired:.3f}, but {best} r={others[best]:.3f}")
+        arrangements = [np.asarray(arranged(b, order, a.shape))] if order is not None else [b]
+        if order is None and a.shape != b.shape and b.ndim == 4:
+            # Of a wrong pair nothing tells the layout.
+            arrangements.append(b.transpose(0, 3, 1, 2))
+        found = {
+            name: r
+            for each in arrangements
+            if each.shape in units
+            for name, r in zip(by_shape[each.shape], units[each.shape] @ unit(each), strict=True)
+        }
+        if not found:
+            continue
+        paired = found.get(row.tensor, 0.0)
+        best = max(found, key=lambda name: found[name])
+        if found[best] > paired + 0.1 and found[best] > 0.9:
+            wrong.append(f"{row.op}: {row.tensor} r={paired:.3f}, but {best} r={found[best]:.3f}")
     return wrong
+
+
+def unit(array: NDArray[Any]) -> NDArray[np.float32]:
+    """The values about their mean, of length 1, so that a product of two is their correlation; zeros of a constant."""
+    values = array.reshape(-1).astype(np.float64)
+    values -= values.mean()
+    length = np.linalg.norm(values)
+    return (values / length if length > 1e-12 * values.size else values * 0).astype(np.float32)
 
 
 def check(name: str, quantized: Path) -> Diagnosis:
