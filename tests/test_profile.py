@@ -26,6 +26,7 @@ from onnx import helper, numpy_helper
 import quantscope
 from conftest import convolutions, images, make_model
 from quantscope import Recipe
+from quantscope.advice.commands import profile_arguments_of
 from quantscope.backends.base import Kernel, Peak
 from quantscope.backends.onnx import BACKEND
 from quantscope.cli import main
@@ -137,6 +138,20 @@ def test_latency_is_measured_at_each_setting_and_throughput_counts_samples(profi
         for one in (found.reference, found.quantized):
             assert 0 < one.p50_us <= one.p90_us <= one.p99_us
             assert one.throughput == pytest.approx(found.batch * 1e6 / one.p50_us)
+
+
+def test_without_optimization_each_op_runs_as_it_is_written(pair: tuple[Path, Path]) -> None:
+    found = quantscope.profile(
+        *pair, shapes={"x": (1, 16, 32, 32)}, threads=[1], optimized=[False, True], seconds=0.3
+    )  # fmt: skip
+    assert [each.optimized for each in found.latencies] == [False, True]
+    assert (found.optimized, found.optimization) == (False, "ONNX Runtime's graph optimizations")
+    assert {row.name: row.ops for row in found.ops}["branch"] == ("branch",)
+    kernels = {kernel.op_type for row in found.ops for kernel in row.reference.kernels}  # type: ignore[union-attr]
+    assert kernels == {"Conv", "Relu", "Add", "GlobalAveragePool", "Flatten", "MatMul"}
+    assert not found.reasons, "reasons are about what production runs"
+    assert found.quantized is not None
+    assert found.quantized.sums.attributed == 1
 
 
 def test_memory_counts_the_models_own_not_that_of_who_asks(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -308,14 +323,16 @@ def test_the_command_prints_the_table_writes_a_run_and_the_run_shows_and_exports
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = ("--shape", "x=1,16,32,32", "--threads", "1", "--time", "0.3")
+    options = ("--shape", "x=1,16,32,32", "--threads", "1", "--optimization", "off,on", "--time", "0.3")
     assert run_cli("profile", *pair, *options) == 0
     shown = capfd.readouterr().out
     assert "branch" in shown
     assert "QuantizeLinear" in shown
     assert "samples/s" in shown
+    assert "without ONNX Runtime's graph optimizations" in shown
     run = tmp_path / "float.qscope"
     assert run.exists()
+    assert profile_arguments_of(run) == (*map(str, pair), *options)
     assert run_cli("profile", *pair, *options, "--json") == 0
     document = json.loads(capfd.readouterr().out)
     assert document["quantized"]["sums"]["agreement"] > 0
@@ -349,6 +366,8 @@ def test_the_models_of_a_run_are_profiled_into_it(tmp_path: Path) -> None:
         (("--shape", "z=1"), "which is no input"),
         (("--shape", "x"), "INPUT=SIZES"),
         (("--batch", "0"), "batch size 0"),
+        (("--optimization", "none"), "--optimization 'none'"),
+        (("--optimization", "off", "--try"), "tried without optimization"),
         (("--threads", "a"), "--threads 'a'"),
         (("--time", "0"), "0.0 seconds"),
         (("--data", "nothing.npz"), "nothing.npz"),

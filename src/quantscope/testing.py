@@ -403,19 +403,24 @@ def runners_serve_several_threads(case: Case, folder: Path) -> None:
 
 
 def times_belong_to_ops(case: Case, folder: Path) -> None:
-    """A profile names ops of the model's graph, adds up to the time of a run, and changes no output."""
+    """A profile names ops of the model's graph, adds up to the time of a run, and changes no output, with and without
+    optimization."""
     if not case.has("times per op"):
         return
+    assert case.backend.optimization
     output = case.quantized.graph.outputs[0].name
-    with case.backend.profile(case.quantized, threads=1) as profiler:
-        outputs = [profiler.run(case.first) for _ in range(6)]
-        total_us, kernels = profiler.finish(2)
-    deployed = case.run(case.quantized, "optimized")[output]
-    np.testing.assert_allclose(outputs[-1][output], deployed, atol=_FLOAT_TOLERANCE)
-    assert kernels
-    assert all(kernel.us >= 0 for kernel in kernels)
-    assert sum(kernel.us for kernel in kernels) <= total_us * 1.001
-    assert {name for kernel in kernels for name in kernel.ops} <= {op.name for op in case.quantized.graph.ops}
+    # What is written is timed last: the reasons below are about what production runs.
+    for optimized in (False, True):
+        with case.backend.deploy(case.quantized, threads=1, optimized=optimized) as runner:
+            expected = runner.run(case.first)[output]
+        with case.backend.profile(case.quantized, threads=1, optimized=optimized) as profiler:
+            outputs = [profiler.run(case.first) for _ in range(6)]
+            total_us, kernels = profiler.finish(2)
+        np.testing.assert_allclose(outputs[-1][output], expected, atol=_FLOAT_TOLERANCE)
+        assert kernels
+        assert all(kernel.us >= 0 for kernel in kernels)
+        assert sum(kernel.us for kernel in kernels) <= total_us * 1.001
+        assert {name for kernel in kernels for name in kernel.ops} <= {op.name for op in case.quantized.graph.ops}
     findings = case.backend.findings(case.quantized, kernels, threads=1, cores=1)
     assert all(finding.rule and finding.title and finding.change for finding in findings)
     costs = [finding.cost_us for finding in findings]

@@ -633,6 +633,7 @@ export interface components {
          * LatencyComparison
          * @description Both models at one batch size and number of threads, run in turn.
          *
+         *     `optimized` is False for models that ran as they are written, without what the framework does by itself.
          *     `speedup` is the reference's time over the quantized model's: above 1 the quantized model is faster; `low` and
          *     `high` bound it with 95 % confidence, from `rounds` pairs of sessions loaded anew. `settled` tells whether the
          *     bounds came within ±3 % before the time was up.
@@ -654,6 +655,8 @@ export interface components {
             rounds: number;
             /** Settled */
             settled: boolean;
+            /** Optimized */
+            optimized: boolean;
         };
         /**
          * ModelFacts
@@ -889,7 +892,8 @@ export interface components {
          * Profile
          * @description The whole of it. `ops` are ordered by time in the quantized model (the reference's, where there is none).
          *
-         *     `run` is the run file that holds it, "" for none.
+         *     `batch`, `threads` and `optimized` are the setting at which the ops were timed. `optimization` names what was left
+         *     out where `optimized` is False, here or in `latencies`. `run` is the run file that holds it, "" for none.
          */
         Profile: {
             /** Batch */
@@ -916,6 +920,10 @@ export interface components {
             };
             /** Run */
             run: string;
+            /** Optimized */
+            optimized: boolean;
+            /** Optimization */
+            optimization: string;
         };
         /**
          * Progress

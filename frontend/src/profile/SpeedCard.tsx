@@ -1,13 +1,17 @@
 import { toNumber } from '../api/figures';
-import type { Latency, LatencyComparison } from '../api/types';
+import type { Latency, LatencyComparison, Profile } from '../api/types';
 import { Card } from '../app/Card';
 import { countText, numberText } from '../app/text';
 import classes from './Profile.module.css';
 import { speedTone, speedWords, timeText } from './words';
 
-/** Batch size and threads in words. */
-export const settingText = ({ batch, threads }: { batch: number; threads: number }): string =>
-  `batch ${batch}, ${threads ? countText(threads, 'thread') : 'default threads'}`;
+/** Batch size and threads in words, and whether optimization was left out. */
+export const settingText = ({ batch, threads, optimized }: Pick<Profile, 'batch' | 'threads' | 'optimized'>): string =>
+  [
+    `batch ${batch}`,
+    threads ? countText(threads, 'thread') : 'default threads',
+    ...(optimized ? [] : ['not optimized']),
+  ].join(', ');
 
 /** How much faster the quantized model is, or slower; the time of one model alone. */
 export function Verdict({ compared }: { compared: LatencyComparison }) {

@@ -34,8 +34,8 @@ export class ProfileTable {
 
   /** The latency at the setting whose ops were timed. */
   get compared(): LatencyComparison | undefined {
-    const { latencies, batch, threads } = this.profile;
-    return latencies.find((each) => each.batch === batch && each.threads === threads);
+    const { latencies, batch, threads, optimized } = this.profile;
+    return latencies.find((each) => each.batch === batch && each.threads === threads && each.optimized === optimized);
   }
 
   name(row: number): string {

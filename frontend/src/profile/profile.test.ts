@@ -72,6 +72,8 @@ function profile(more: Partial<Profile> = {}): Profile {
     notes: [],
     environment: {},
     run: '',
+    optimized: true,
+    optimization: '',
     ...more,
   };
 }

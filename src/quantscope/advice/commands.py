@@ -1,11 +1,13 @@
-"""The model and the samples of a run as arguments of a command that uses them again."""
+"""The models and the samples of a run as arguments of a command that uses them again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from quantscope.profiling.measurement import Settings
 from quantscope.runfile import RunFile
 
 _PLAN = {
@@ -25,15 +27,45 @@ def arguments_of(run: str | Path) -> tuple[str, ...]:
     with RunFile.read(Path(run)) as file:
         models, spec, plan = file.about("models") or {}, file.about("data") or {}, file.about("plan") or {}
     model = (models.get("reference") or {}).get("path") or "MODEL.onnx"
-    arguments = [model, "--data", str(spec.get("source", "SAMPLES"))]
-    if spec.get("labels"):
-        arguments += ["--labels", str(spec["labels"])]
-    if spec.get("preprocessing"):
-        arguments += _preprocessing(spec["preprocessing"])
+    arguments = [model, *_data({"source": "SAMPLES", **spec})]
     for key, option in _PLAN.items():
         if plan.get(key) is not None:
             arguments += [option, str(plan[key])]
     return tuple(arguments)
+
+
+def profile_arguments_of(run: str | Path) -> tuple[str, ...]:
+    """Return models, samples and settings as `quantscope profile` takes them.
+
+    Raises:
+        RunFileError: the file is missing, damaged or no run file.
+    """
+    with RunFile.read(Path(run)) as file:
+        models, spec, timing = file.about("models") or {}, file.about("data") or {}, file.about("timing") or {}
+    paths = [(models.get(side) or {}).get("path") for side in ("reference", "quantized")]
+    arguments = [str(path) for path in paths if path]
+    if spec:
+        arguments += _data(spec)
+    for name, shape in (timing.get("shapes") or {}).items():
+        arguments += ["--shape", f"{name}={','.join(map(str, shape))}"]
+    usual = asdict(Settings())
+    words: dict[str, Callable[[Any], str]] = {
+        "batches": str, "threads": str, "optimized": lambda value: "on" if value else "off",
+    }  # fmt: skip
+    for (key, in_words), option in zip(words.items(), ("--batch", "--threads", "--optimization"), strict=True):
+        if key in timing and tuple(timing[key]) != usual[key]:
+            arguments += [option, ",".join(map(in_words, timing[key]))]
+    if timing.get("seconds", usual["seconds"]) != usual["seconds"]:
+        arguments += ["--time", f"{timing['seconds']:g}"]
+    return (*arguments, *(["--try"] if timing.get("tries") else []))
+
+
+def _data(spec: Mapping[str, Any]) -> list[str]:
+    """The samples, their labels and how photos become arrays."""
+    arguments = ["--data", str(spec["source"])]
+    if spec.get("labels"):
+        arguments += ["--labels", str(spec["labels"])]
+    return [*arguments, *(_preprocessing(spec["preprocessing"]) if spec.get("preprocessing") else [])]
 
 
 def _preprocessing(spec: Mapping[str, Any]) -> list[str]:

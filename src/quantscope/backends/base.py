@@ -201,13 +201,15 @@ class Backend(Protocol):
     """A framework. A capability it lacks raises `UnsupportedError`.
 
     `suffix` is that of its files, `sources` says for a message what it reads, `packages` on which distributions its
-    figures depend. `capabilities` says of each feature what there is of it: "" where there is nothing.
+    figures depend. `optimization` names what the framework does by itself to run a model faster. `capabilities` says
+    of each feature what there is of it: "" where there is nothing.
     """
 
     name: str
     suffix: str
     sources: str
     packages: tuple[str, ...]
+    optimization: str
     capabilities: Mapping[Feature, str]
 
     def missing(self) -> str:
@@ -330,16 +332,20 @@ class Backend(Protocol):
         """
         ...
 
-    def deploy(self, model: Model | Path, *, threads: int) -> AbstractContextManager[Runner]:
+    def deploy(self, model: Model | Path, *, threads: int, optimized: bool = True) -> AbstractContextManager[Runner]:
         """A runner of the model, or of the one in a file, as production runs it: loaded as it is, with the framework's
-        own options; 0 threads means its choice.
+        own options.
 
+        Args:
+            model: the model, or its file.
+            threads: 0 means the framework's choice.
+            optimized: False to run it op by op as it is written, without what `optimization` names.
         Raises:
             ModelError: the framework refuses it.
         """
         ...
 
-    def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
+    def profile(self, model: Model, *, threads: int, optimized: bool = True) -> AbstractContextManager[Profiler]:
         """The same with each op timed."""
         ...
 

@@ -28,6 +28,10 @@ Try what would make it faster, and measure the gain:
 On one thread and on four, one sample at a time and eight:
   quantscope profile float.onnx int8.onnx --threads 1,4 --batch 1,8
 
+What does the framework's own optimization bring, and each op without it?
+  quantscope profile float.onnx int8.onnx --optimization on,off
+  quantscope profile float.tflite int8.tflite --optimization off
+
 With your own samples, or with sizes that the model leaves open:
   quantscope profile float.onnx int8.onnx --data samples.npz
   quantscope profile float.onnx int8.onnx --shape input_ids=1,128
@@ -66,6 +70,14 @@ def profile(
         str,
         typer.Option("--threads", metavar="N,…", help="Numbers of threads; 0 means the framework's choice."),
     ] = "0",
+    optimization: Annotated[
+        str,
+        typer.Option(
+            "--optimization", metavar="on,off",
+            help="With and without what the framework does by itself: ONNX Runtime's graph optimizations, LiteRT's "
+            "XNNPACK delegate. Times per op are of the first.",
+        ),
+    ] = "on",
     time: Annotated[
         float,
         typer.Option(
@@ -101,7 +113,7 @@ def profile(
         result = workflows.profile(
             reference, quantized, data=data, preprocessing=photos.preprocessing(), shapes=_shapes(shape or ()),
             batches=_numbers(batch, "--batch") if batch else None, threads=_numbers(threads, "--threads"),
-            seconds=time, tries=_TRIES if try_ else 0,
+            optimized=_optimized(optimization), seconds=time, tries=_TRIES if try_ else 0,
             run=None if again and run is None else run or Path(f"{reference.stem}.qscope"), number_run=run is None,
             progress=progress,
         )  # fmt: skip
@@ -141,6 +153,13 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
     if not all(part.isdecimal() for part in parts):
         raise DataError(f"{option} {text!r}", accepted="whole numbers with commas between, such as 1,8")
     return tuple(int(part) for part in parts)
+
+
+def _optimized(text: str) -> tuple[bool, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not set(parts) <= {"on", "off"}:
+        raise DataError(f"--optimization {text!r}", accepted="on, off, or on,off for both")
+    return tuple(part == "on" for part in parts)
 
 
 def _shapes(texts: list[str] | tuple[str, ...]) -> dict[str, tuple[int, ...]]:

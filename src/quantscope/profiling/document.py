@@ -35,6 +35,7 @@ class Latency:
 class LatencyComparison:
     """Both models at one batch size and number of threads, run in turn.
 
+    `optimized` is False for models that ran as they are written, without what the framework does by itself.
     `speedup` is the reference's time over the quantized model's: above 1 the quantized model is faster; `low` and
     `high` bound it with 95 % confidence, from `rounds` pairs of sessions loaded anew. `settled` tells whether the
     bounds came within ±3 % before the time was up.
@@ -49,6 +50,7 @@ class LatencyComparison:
     high: float | None = None
     rounds: int = 0
     settled: bool = False
+    optimized: bool = True
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ class Reason:
 class Profile:
     """The whole of it. `ops` are ordered by time in the quantized model (the reference's, where there is none).
 
-    `run` is the run file that holds it, "" for none.
+    `batch`, `threads` and `optimized` are the setting at which the ops were timed. `optimization` names what was left
+    out where `optimized` is False, here or in `latencies`. `run` is the run file that holds it, "" for none.
     """
 
     batch: int
@@ -193,6 +196,8 @@ class Profile:
     notes: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     run: str = ""
+    optimized: bool = True
+    optimization: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The profile as JSON values."""

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -99,14 +99,20 @@ class Measured:
     ratios: tuple[float, ...]
     settled: bool
 
-    def comparison(self, batch: int, threads: int) -> LatencyComparison:
+    def comparison(self, batch: int, threads: int, optimized: bool) -> LatencyComparison:
         """What a profile says of it."""
-        reference = self.reference.latency(batch)
+        alone = LatencyComparison(batch, threads, self.reference.latency(batch), optimized=optimized)
         if self.quantized is None:
-            return LatencyComparison(batch, threads, reference)
+            return alone
         speedup, low, high = ratio_interval(self.ratios)
-        return LatencyComparison(
-            batch, threads, reference, self.quantized.latency(batch), speedup, low, high, len(self.ratios), self.settled
+        return replace(
+            alone,
+            quantized=self.quantized.latency(batch),
+            speedup=speedup,
+            low=low,
+            high=high,
+            rounds=len(self.ratios),
+            settled=self.settled,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from quantscope.machine import machine
 from quantscope.profiling.document import LatencyComparison, ModelFacts, OpTiming, Profile, Reason, Sums, Tried
 from quantscope.profiling.footprint import peak_memory
 from quantscope.profiling.inputs import Inputs, InputSource, for_other
-from quantscope.profiling.latency import Measured, Times, measure, ratio_interval
+from quantscope.profiling.latency import Load, Measured, Times, measure, ratio_interval
 from quantscope.profiling.rows import added_timings, attributed, op_timings, reference_ops, renamed, sums
 from quantscope.progress import Progress
 from quantscope.quantized import by_op
@@ -32,13 +33,15 @@ _NO_PEAK = Peak(0.0, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Settings:
-    """How to time: batch sizes and numbers of threads, of which the first are those of the times per op.
+    """How to time: batch sizes, numbers of threads, with and without the framework's own optimization; the first of
+    each are those of the times per op.
 
     `seconds` bounds the latency at one setting; `tries` is how many reasons to try, `try_seconds` the time for each.
     """
 
     batches: tuple[int, ...] = (1,)
     threads: tuple[int, ...] = (0,)
+    optimized: tuple[bool, ...] = (True,)
     seconds: float = 20.0
     tries: int = 0
     try_seconds: float = 8.0
@@ -71,15 +74,15 @@ def profile_models(
         progress: told of each stage.
     """
     models = [reference] if quantized is None else [reference, quantized]
-    batch, threads = settings.batches[0], settings.threads[0]
+    batch, threads, optimized = settings.batches[0], settings.threads[0], settings.optimized[0]
     latencies, first = _latencies(backend, models, source, settings, progress)
     inputs = _inputs(models, source.batch(batch))
     progress.stage("profile ops", None)
-    profiled = _profiled(backend, models, inputs, threads)
+    profiled = _profiled(backend, models, inputs, threads, optimized)
     progress.stage("measure memory", len(models))
     memory = []
     for model, its in zip(models, inputs, strict=True):
-        memory.append(peak_memory(backend, model, its, threads))
+        memory.append(peak_memory(backend, model, its, threads, optimized))
         progress.advance()
     progress.stage("measure peak", None)
     peak = backend.peak(threads)
@@ -92,7 +95,7 @@ def profile_models(
     if theirs is not None:
         facts[1] = replace(facts[1], sums=replace(facts[1].sums, attributed=attributed(theirs)))
     reasons: tuple[Reason, ...] = ()
-    if quantized is not None:
+    if quantized is not None and optimized:
         reasons = _reasons(backend, quantized, profiled[1].kernels, names, inputs[1], settings, progress)
     return Profile(
         batch=batch,
@@ -106,6 +109,8 @@ def profile_models(
         peak=peak,
         reasons=reasons,
         notes=tuple(_notes(facts)),
+        optimized=optimized,
+        optimization=backend.optimization,
     )
 
 
@@ -119,25 +124,26 @@ def _latencies(
 ) -> tuple[list[LatencyComparison], list[Times]]:
     """The latency at each setting; and all times at the first one, by model."""
     found, first = [], None
-    pairs = [(batch, threads) for batch in settings.batches for threads in settings.threads]
-    progress.stage("time", _PERCENT * len(pairs))
-    for batch, threads in pairs:
-        measured = timed(backend, models, _inputs(models, source.batch(batch)), threads, settings.seconds, progress)
-        found.append(measured.comparison(batch, threads))
+    every = list(itertools.product(settings.batches, settings.threads, settings.optimized))
+    progress.stage("time", _PERCENT * len(every))
+    for batch, threads, optimized in every:
+        inputs = _inputs(models, source.batch(batch))
+        measured = timed(loads(backend, models, threads, optimized), inputs, settings.seconds, progress)
+        found.append(measured.comparison(batch, threads, optimized))
         first = first or measured
     assert first is not None
     return found, [first.reference, *([first.quantized] if first.quantized is not None else [])]
 
 
+def loads(backend: Backend, models: Sequence[Model], threads: int, optimized: bool = True) -> list[Load]:
+    """Return what loads each of the models as production does."""
+    return [partial(backend.deploy, model, threads=threads, optimized=optimized) for model in models]
+
+
 def timed(
-    backend: Backend,
-    models: Sequence[Model],
-    inputs: Sequence[Inputs],
-    threads: int,
-    seconds: float,
-    progress: Progress | None = None,
+    models: Sequence[Load], inputs: Sequence[Inputs], seconds: float, progress: Progress | None = None
 ) -> Measured:
-    """Return the latency of the models, run in turn as in production; progress advances by 100 in all."""
+    """Return the latency of the models that are loaded so, run in turn; progress advances by 100 in all."""
     said = 0
 
     def report(share: float) -> None:
@@ -146,7 +152,7 @@ def timed(
             progress.advance(round(share * _PERCENT) - said)
         said = round(share * _PERCENT)
 
-    measured = measure([partial(backend.deploy, model, threads=threads) for model in models], inputs, seconds, report)
+    measured = measure(models, inputs, seconds, report)
     report(1.0)
     return measured
 
@@ -163,17 +169,19 @@ def op_times(
         inputs: what each of them is fed.
         threads: as in production.
     """
-    first, second = _profiled(backend, (reference, quantized), inputs, threads)
+    first, second = _profiled(backend, (reference, quantized), inputs, threads, optimized=True)
     theirs = renamed(second.kernels, _names(backend, reference, quantized))
     return op_timings(reference.graph, backend.multiply_adds(reference, inputs[0]), _NO_PEAK, first.kernels, theirs)
 
 
-def _profiled(backend: Backend, models: Sequence[Model], inputs: Sequence[Inputs], threads: int) -> list[_Profiled]:
+def _profiled(
+    backend: Backend, models: Sequence[Model], inputs: Sequence[Inputs], threads: int, optimized: bool
+) -> list[_Profiled]:
     """The kernels of each model, and its latency with and without the profiler, all run in turn."""
     plain: list[list[float]] = [[] for _ in models]
     with ExitStack() as stack:
-        runners = [stack.enter_context(backend.deploy(model, threads=threads)) for model in models]
-        profilers = [stack.enter_context(backend.profile(model, threads=threads)) for model in models]
+        runners = [stack.enter_context(backend.deploy(m, threads=threads, optimized=optimized)) for m in models]
+        profilers = [stack.enter_context(backend.profile(m, threads=threads, optimized=optimized)) for m in models]
         begin = time.perf_counter()
         done = 0
         while done < _PROFILER_WARM_UP + _FEWEST_RUNS or (
@@ -263,7 +271,8 @@ def _tried(
     changed = finding.changed()
     fed = for_other(inputs, quantized.graph.inputs, changed.graph.inputs)
     # Both from memory: a file is loaded otherwise than what was just made.
-    measured = timed(backend, [replace(quantized, path=None), changed], [inputs, fed], threads, seconds, progress)
+    pair = loads(backend, (replace(quantized, path=None), changed), threads)
+    measured = timed(pair, [inputs, fed], seconds, progress)
     assert measured.quantized is not None
     before, after = measured.reference.latency(1), measured.quantized.latency(1)
     return Tried(before.p50_us, after.p50_us, *ratio_interval(measured.ratios))

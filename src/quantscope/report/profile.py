@@ -52,6 +52,8 @@ def _verdict(profile: Profile) -> RenderableType:
         lines.append(
             Text("the interval is wider than ±3 %: give it more time with --time, or a quieter machine", style="yellow")
         )
+    if not first.optimized:
+        lines.append(Text(f"without {profile.optimization}"))
     return Panel(Group(*lines), title="[bold]profile[/bold]", title_align="left", expand=False)
 
 
@@ -76,17 +78,22 @@ def in_words(latency: LatencyComparison) -> Text:
 def _latencies(profile: Profile) -> RenderableType:
     table = _table("Latency")
     table.add_column("batch", justify="right")
-    table.add_column("threads", justify="right")
+    table.add_column("threads", justify="right", no_wrap=True)
+    unlike = any(not latency.optimized for latency in profile.latencies)
+    if unlike:
+        table.collapse_padding = True
+        table.add_column("optimized", justify="right", no_wrap=True)
     table.add_column("")
     for column in ("p50", "p90", "p99", "CPU p50", "samples/s", "speed-up"):
         table.add_column(column, justify="right", no_wrap=True)
     for latency in profile.latencies:
-        setting = str(latency.batch), str(latency.threads or "default")
+        setting = [str(latency.batch), str(latency.threads or "default")]
+        setting += ["yes" if latency.optimized else "no"] if unlike else []
         sides = (("reference", latency.reference), ("quantized", latency.quantized))
         for name, times in sides:
             if times is not None:
                 table.add_row(
-                    *(setting if name == "reference" else ("", "")),
+                    *(setting if name == "reference" else [""] * len(setting)),
                     name,
                     *map(milliseconds, (times.p50_us, times.p90_us, times.p99_us, times.cpu_p50_us)),
                     figures.number(times.throughput, 3),

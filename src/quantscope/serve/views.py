@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from quantscope import advice
-from quantscope.advice.commands import arguments_of
+from quantscope.advice.commands import arguments_of, profile_arguments_of
 from quantscope.diagnosis import Diagnosis, SharedHistogram, TensorDiagnosis
 from quantscope.evaluation import Score
 from quantscope.fallback.search import Criterion, Search, Trial, as_fast, trial_from
@@ -80,20 +80,15 @@ def document(run: RunFile) -> api.RunDocument:
         notes=facts["notes"],
         stages=[api.Stage(**{**stage, "finished": bool(stage["finished"])}) for stage in facts["stages"]],
         op_types=_op_types(diagnosis),
-        command=_command(run, models),
+        command=_command(run),
     )
 
 
-def _command(run: RunFile, models: Mapping[str, Any]) -> str:
+def _command(run: RunFile) -> str:
     """The command that does the same again."""
     kind = run.about("kind") or "diagnose"
-    if kind == "profile":
-        paths = [(models.get(side) or {}).get("path") for side in get_args(api.Side)]
-        source = (run.about("data") or {}).get("source")
-        return shlex.join(
-            ["quantscope", kind, *(path for path in paths if path), *(["--data", str(source)] if source else [])]
-        )
-    return shlex.join(["quantscope", kind, *arguments_of(_path(run))])
+    arguments = profile_arguments_of if kind == "profile" else arguments_of
+    return shlex.join(["quantscope", kind, *arguments(_path(run))])
 
 
 def _path(run: RunFile) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from quantscope.backends.base import Backend, Model
@@ -29,6 +29,7 @@ def profile(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batches: Sequence[int] | None = None,
     threads: Sequence[int] = (0,),
+    optimized: Sequence[bool] = (True,),
     seconds: float = 20.0,
     tries: int = 0,
     run: str | Path | None = None,
@@ -46,6 +47,9 @@ def profile(
         shapes: by input the sizes that the model leaves open, the batch axis included.
         batches: batch sizes; what the model fixes, or 1, if None. Times per op are of the first.
         threads: numbers of threads, 0 for the framework's choice. Times per op are of the first.
+        optimized: True for models as production runs them, False for models as they are written, without what the
+            framework does by itself: ONNX Runtime's graph optimizations, LiteRT's default delegate XNNPACK. Times per
+            op are of the first.
         seconds: the longest that the latency is measured at each setting; it ends earlier when the ratio of the
             models' times is known within ±3 %.
         tries: so many of the reasons that cost most are tried, and their gain measured.
@@ -55,7 +59,7 @@ def profile(
         QuantscopeError: one of its subclasses, with what is accepted instead.
     """
     progress = progress or Silent()
-    _check_timing(threads, seconds, tries)
+    _check_timing(threads, optimized, seconds, tries)
     again = Path(reference) if isinstance(reference, str | Path) and str(reference).endswith(SUFFIX) else None
     if again is not None and (quantized is not None or run is not None):
         raise DataError(
@@ -68,7 +72,9 @@ def profile(
     inputs = models[0].graph.inputs
     check_shapes(shapes or {}, inputs)
     source = InputSource(inputs, samples.for_inputs(inputs) if samples is not None else None, shapes)
-    settings = Settings(source.sizes(batches), tuple(dict.fromkeys(threads)), seconds, tries)
+    settings = Settings(
+        source.sizes(batches), tuple(dict.fromkeys(threads)), tuple(dict.fromkeys(optimized)), seconds, tries
+    )
     source.batch(settings.batches[0])
     pair = (models[0], models[1] if len(models) > 1 else None)
     if again is not None:
@@ -80,6 +86,7 @@ def profile(
         "kind": "profile",
         "data": samples.spec if samples is not None else None,
         "samples": {"description": source.description},
+        "timing": {"shapes": shapes, **asdict(settings)},
         "quantized_graph": graph_json(pair[1].graph) if pair[1] is not None else None,
         **model_facts(backend, *pair),
     }
@@ -107,11 +114,18 @@ def _profiled(
     return replace(profile_models(backend, *models, source, settings, progress), environment=environment(backend))
 
 
-def _check_timing(threads: Sequence[int], seconds: float, tries: int) -> None:
+def _check_timing(threads: Sequence[int], optimized: Sequence[bool], seconds: float, tries: int) -> None:
     """Raise a DataError for settings that mean nothing."""
     if not threads or min(threads) < 0:
         raise DataError(
             f"threads {', '.join(map(str, threads))}", accepted="0 for the framework's choice, or 1 and more"
+        )
+    if not optimized:
+        raise DataError("neither with nor without optimization", accepted="True, False or both")
+    if tries and not optimized[0]:
+        raise DataError(
+            "reasons are to be tried without optimization",
+            accepted="tries where the ops are timed as production runs them",
         )
     if not seconds > 0:
         raise DataError(f"{seconds} seconds to measure", accepted="more than 0")

@@ -13,7 +13,7 @@ from quantscope.fallback.speed import Speed
 from quantscope.profiling.document import OpTiming
 from quantscope.profiling.inputs import Inputs, InputSource, for_other
 from quantscope.profiling.latency import ratio_interval
-from quantscope.profiling.measurement import op_times, timed
+from quantscope.profiling.measurement import loads, op_times, timed
 from quantscope.progress import Progress
 from quantscope.recipe import Recipe
 from quantscope.samples import Samples
@@ -68,8 +68,8 @@ class TrialTiming:
         models, inputs = self._pair(recipe)
         self._progress.stage("time", _PERCENT)
         # A file is loaded otherwise than what was just made.
-        alike = [replace(model, path=None) for model in models]
-        measured = timed(self._backend, alike, inputs, self._threads, self._seconds, self._progress)
+        alike = loads(self._backend, [replace(model, path=None) for model in models], self._threads)
+        measured = timed(alike, inputs, self._seconds, self._progress)
         return Speed(*ratio_interval(measured.ratios), measured.reference.latency(1).p50_us)
 
     def candidates(self, recipe: Recipe) -> Candidates:

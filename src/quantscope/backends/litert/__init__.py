@@ -58,6 +58,7 @@ class LiteRTBackend:
     suffix = ".tflite"
     sources = f"a .tflite file or, with quantscope[tensorflow], {tensorflow.ACCEPTED}"
     packages: tuple[str, ...] = ("ai-edge-litert", "ai-edge-quantizer")
+    optimization = "XNNPACK, LiteRT's default delegate"
     capabilities: Mapping[Feature, str] = {
         "float models": "yes",
         "integer models": "full integer, dynamic range, weight-only, float16 weights; from any converter",
@@ -203,7 +204,7 @@ class LiteRTBackend:
         runnable = model.handle.runnable(trace)[1]
         return cut.opened(runnable, tensors, outputs, activations, constants, threads=threads)
 
-    def deploy(self, model: Model | Path, *, threads: int) -> AbstractContextManager[Runner]:
+    def deploy(self, model: Model | Path, *, threads: int, optimized: bool = True) -> AbstractContextManager[Runner]:
         # What was converted is loaded from memory.
         path = _file(model).path if isinstance(model, Path) else model.path
         if path is not None and tensorflow.recognized(path):
@@ -211,13 +212,13 @@ class LiteRTBackend:
         from quantscope.backends.litert import tracing
 
         if isinstance(model, Path):
-            return tracing.deployment(path, None, threads=threads)
-        return tracing.deployment(path, model.handle, threads=threads)
+            return tracing.deployment(path, None, threads=threads, optimized=optimized)
+        return tracing.deployment(path, model.handle, threads=threads, optimized=optimized)
 
-    def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
+    def profile(self, model: Model, *, threads: int, optimized: bool = True) -> AbstractContextManager[Profiler]:
         from quantscope.backends.litert import profiler
 
-        return profiler.profiled(model.handle, threads=threads)
+        return profiler.profiled(model.handle, threads=threads, optimized=optimized)
 
     def findings(
         self, model: Model, kernels: Sequence[Kernel], *, threads: int, cores: int, flags: Collection[str] = ()

@@ -47,12 +47,13 @@ class _Alone:
 class Profiler:
     """Runs a model op by op; see `quantscope.backends.base.Profiler`."""
 
-    def __init__(self, handle: Handle, threads: int) -> None:
+    def __init__(self, handle: Handle, threads: int, optimized: bool) -> None:
         self._structure = handle.structure
         self._places = handle.written.inputs
-        self._ops = _alone(handle, threads)
+        self._optimized = optimized
+        self._ops = _alone(handle, threads, optimized)
         self._pause = _AWAKE_SECONDS if threads > 1 else 0.0
-        self._call_us = _call_us(threads)
+        self._call_us = _call_us(threads, optimized)
         self._last = _last_reads(self._ops)
         self._runs: list[list[float]] = []
         self._shapes: dict[int, NDArray[Any]] = {}
@@ -128,7 +129,7 @@ class Profiler:
         arrays = [[self._shapes[i] for i in tensors if i in self._shapes] for tensors in (op.inputs, op.outputs)]
         return Kernel(
             name,
-            native if op.delegated else f"{native} (not XNNPACK's)",
+            native if op.delegated or not self._optimized else f"{native} (not XNNPACK's)",
             role,
             us,
             ops=(name,) if role == "compute" else _served(structure, op.position),
@@ -169,7 +170,7 @@ def _feed(op: _Alone, values: Mapping[int, NDArray[Any]]) -> None:
         op.made.set_tensor(number, values[tensor])
 
 
-def _alone(handle: Handle, threads: int) -> list[_Alone]:
+def _alone(handle: Handle, threads: int, optimized: bool) -> list[_Alone]:
     """Each op as a model of its own; weights that are dequantized are so within it, where XNNPACK does it once.
 
     Raises:
@@ -190,7 +191,7 @@ def _alone(handle: Handle, threads: int) -> list[_Alone]:
         written = schema.indices(op.outputs)
         content, numbers = extracted(table, [*unpacking, op], fed, written)
         try:
-            made = interpreters.interpreter(content, threads=threads or None)
+            made = interpreters.interpreter(content, threads=threads or None, plain=not optimized)
         except ModelError as error:
             raise UnsupportedError(
                 f"the op {structure.op_names[position]!r} ({structure.native[position]}) cannot be timed by itself",
@@ -225,13 +226,14 @@ def _last_reads(ops: Sequence[_Alone]) -> list[list[int]]:
     return found
 
 
-def _call_us(threads: int) -> float:
+def _call_us(threads: int, optimized: bool) -> float:
     """What a call of an interpreter takes in µs that has next to nothing to do."""
     builder = Builder()
     builder.tensor("x", [1])
     builder.tensor("y", [1])
     builder.op("NEG", ["x"], ["y"])
-    made = interpreters.interpreter(builder.finished(["x"], ["y"]), threads=threads or None)
+    content = builder.finished(["x"], ["y"])
+    made = interpreters.interpreter(content, threads=threads or None, plain=not optimized)
     times = []
     for _ in range(_CALLS):
         began = time.perf_counter()
@@ -241,6 +243,6 @@ def _call_us(threads: int) -> float:
 
 
 @contextmanager
-def profiled(handle: Handle, *, threads: int) -> Iterator[Profiler]:
-    """A profiler of the model; 0 threads means LiteRT's own choice."""
-    yield Profiler(handle, threads)
+def profiled(handle: Handle, *, threads: int, optimized: bool) -> Iterator[Profiler]:
+    """A profiler of the model; 0 threads means LiteRT's own choice, not `optimized` its own kernels alone."""
+    yield Profiler(handle, threads, optimized)

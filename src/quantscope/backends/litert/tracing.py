@@ -44,7 +44,9 @@ def opened(handle: Handle, tensors: Sequence[str], trace: Trace, *, threads: int
 
 
 @contextmanager
-def deployment(path: Path | None, handle: Handle | None, *, threads: int) -> Iterator[InterpreterRunner]:
+def deployment(
+    path: Path | None, handle: Handle | None, *, threads: int, optimized: bool
+) -> Iterator[InterpreterRunner]:
     """A runner of a model as whoever deploys it has it.
 
     Args:
@@ -52,9 +54,10 @@ def deployment(path: Path | None, handle: Handle | None, *, threads: int) -> Ite
         handle: None for a model of which nothing but the file is known: reading its tables would take time and memory
             that production does not take.
         threads: 0 means LiteRT's own choice.
+        optimized: False for LiteRT's own kernels alone, without XNNPACK.
     """
     content = handle.model.content if handle is not None and path is None else None
-    made = interpreters.interpreter(content, path=path, threads=threads or None)
+    made = interpreters.interpreter(content, path=path, threads=threads or None, plain=not optimized)
     if handle is None:
         yield InterpreterRunner(made, *_ends(made))
         return

@@ -152,6 +152,7 @@ class OnnxBackend:
     suffix = ".onnx"
     sources = "an .onnx file"
     packages: tuple[str, ...] = ("onnxruntime", "onnx")
+    optimization = "ONNX Runtime's graph optimizations"
     capabilities: Mapping[Feature, str] = {
         "float models": "yes",
         "integer models": "QDQ, QOperator, dynamic, weight-only; from any tool",
@@ -282,13 +283,13 @@ class OnnxBackend:
         changes = cut.Changes(activations, scaled)
         return cut.opened(handle.traced(trace), names, tensors, outputs, changes, handle.factors, threads=threads)
 
-    def deploy(self, model: Model | Path, *, threads: int) -> AbstractContextManager[Runner]:
+    def deploy(self, model: Model | Path, *, threads: int, optimized: bool = True) -> AbstractContextManager[Runner]:
         file = model if isinstance(model, Path) else model.path or model.handle.model
-        return sessions.deployment(file, threads=threads)
+        return sessions.deployment(file, threads=threads, optimized=optimized)
 
-    def profile(self, model: Model, *, threads: int) -> AbstractContextManager[Profiler]:
+    def profile(self, model: Model, *, threads: int, optimized: bool = True) -> AbstractContextManager[Profiler]:
         handle: _Handle = model.handle
-        return profiler.profiled(handle.model, handle.optimized, threads=threads)
+        return profiler.profiled(handle.model, handle.optimized if optimized else handle.model, threads=threads)
 
     def findings(
         self, model: Model, kernels: Sequence[Kernel], *, threads: int, cores: int, flags: Collection[str] = ()

@@ -123,11 +123,11 @@ def _text(typed: Mapping[str, Sequence[int]]) -> str:
 
 @contextmanager
 def profiled(model: OnnxModel, deployed: OnnxModel, *, threads: int) -> Iterator[Profiler]:
-    """A profiler of the model as production runs it.
+    """A profiler of the model as production runs it, or as it is written.
 
     Args:
         model: the model as it is written.
-        deployed: the same after all of ONNX Runtime's optimization.
+        deployed: the same after all of ONNX Runtime's optimization, or the model itself.
         threads: 0 means ONNX Runtime's own choice.
     """
     folder = TemporaryFolder()

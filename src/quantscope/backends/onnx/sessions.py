@@ -173,9 +173,9 @@ def opened(model: OnnxModel, tensors: Sequence[str], *, optimize: bool, threads:
 
 
 @contextmanager
-def deployment(model: OnnxModel | Path, *, threads: int) -> Iterator[SessionRunner]:
-    """A runner of the model, or of the one in a file, as whoever deploys it has it."""
-    options = production_options(threads)
+def deployment(model: OnnxModel | Path, *, threads: int, optimized: bool) -> Iterator[SessionRunner]:
+    """A runner of the model, or of the one in a file, as whoever deploys it has it, or op by op as it is written."""
+    options = production_options(threads, "ORT_ENABLE_ALL" if optimized else "ORT_DISABLE_ALL")
     yield SessionRunner(session(model, options) if isinstance(model, OnnxModel) else _loaded(str(model), options))
 
 
