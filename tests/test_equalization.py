@@ -22,7 +22,7 @@ import quantscope
 from conftest import convolutions, images, make_model
 from quantscope import Calibration, Recipe
 from quantscope.backends.base import Model
-from quantscope.backends.onnx import BACKEND, rescaling
+from quantscope.backends.onnx import BACKEND, metadata
 from quantscope.cli import main
 from quantscope.conversions import neural_compressor
 from quantscope.conversions import onnxruntime as ort_arguments
@@ -479,7 +479,7 @@ def test_the_factors_survive_quantization_and_the_file(recipe: Recipe, tmp_path:
     for weight in BACKEND.weights(model):
         bits = 4 if weight.qparams is not None and weight.qparams.spec.bits == 4 else 8
         assert sqnr_db(weights[weight.tensor], weight.read()) > (10 if bits == 4 else 30)
-    assert not rescaling.read(BACKEND.prepare(model).handle.model.proto)
+    assert not metadata.record(BACKEND.prepare(model).handle.model.proto)
 
 
 @pytest.mark.parametrize(
@@ -570,7 +570,7 @@ def test_channel_by_channel_the_figures_are_those_of_a_comparison_in_the_equaliz
     quantscope.quantize(proto, x, path, recipe=replace(EQUALIZED, format=format))
     equalized, bare = BACKEND.equalize(prepared(proto)).handle.model.with_weights(), onnx.load(str(path))
     for each in (equalized, bare):
-        rescaling.remove(each)
+        metadata.forget(each)
     onnx.save(bare, str(other))
     ours = activations(quantscope.diagnose(proto, path, data=x, budget_samples=12))
     theirs = activations(quantscope.diagnose(equalized, other, data=x, budget_samples=12))

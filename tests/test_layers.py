@@ -17,7 +17,7 @@ LAYERS = (
     {"graph", "qparams", "progress", "scopes", "memory", "plan"},
     {"machine", "recommendation"},
     {"quantized", "recipe", "recipe_file", "channel_axes", "grouping"},
-    {"matching", "confirmation", "error_flow"},
+    {"matching", "confirmation", "error_flow", "equalization"},
     {"statistics", "pairing", "samples", "sources", "binding", "images"},
     {"backends.base", "backends.extras"},
     {"backends.tensorflow"},
@@ -35,6 +35,7 @@ LAYERS = (
 )
 # A backend sees the core types alone; a Diagnosis may show itself, which it does lazily.
 BACKEND_MAY_IMPORT = {
+    "equalization",
     "errors",
     "graph",
     "qparams",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import cached_property, partial, reduce
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
@@ -35,9 +34,9 @@ from quantscope.backends.onnx import (
     float_view,
     framework,
     integer_products,
+    metadata,
     peak,
     profiler,
-    rescaling,
     sessions,
     sizes,
     weights,
@@ -46,12 +45,12 @@ from quantscope.backends.onnx.equalization import equalized
 from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.order import sort_nodes
 from quantscope.backends.onnx.preparation import prepare
-from quantscope.backends.onnx.rescaling import Rescaling
 from quantscope.backends.onnx.simulation import Simulation, simulated
 from quantscope.backends.onnx.structure import graph_of, infer_types, name_ops
+from quantscope.equalization import Record
 from quantscope.errors import UnsupportedError
 from quantscope.progress import Progress
-from quantscope.quantized import FloatView, RescaledQParams, Weight
+from quantscope.quantized import FloatView, Weight
 from quantscope.recipe import Recipe
 
 
@@ -82,19 +81,8 @@ class _Handle:
         return prepare(self.model)
 
     @cached_property
-    def _rescalings(self) -> tuple[Rescaling, ...]:
-        return rescaling.read(self.model.proto)
-
-    @cached_property
-    def factors(self) -> dict[str, NDArray[Any]]:
-        return rescaling.by_tensor(self._rescalings)
-
-    @cached_property
-    def _scaled(self) -> dict[str, list[tuple[NDArray[Any], int]]]:
-        return rescaling.by_constant(self._rescalings)
-
-    def factors_of(self, constant: str, shape: tuple[int, ...]) -> tuple[NDArray[Any], ...]:
-        return rescaling.broadcast(self._scaled.get(constant, ()), shape)
+    def record(self) -> Record:
+        return Record.parsed(metadata.record(self.model.proto))
 
     @cached_property
     def deployed(self) -> OnnxModel:
@@ -116,7 +104,7 @@ class _Handle:
 
     def view(self, trace: Trace) -> FloatView:
         if trace not in self._views:
-            self._views[trace] = replace(self._view(trace), factors=self.factors)
+            self._views[trace] = replace(self._view(trace), factors=self.record.tensors)
         return self._views[trace]
 
     def _view(self, trace: Trace) -> FloatView:
@@ -128,21 +116,8 @@ class _Handle:
 
     def weights(self, trace: Trace) -> list[Weight]:
         if trace not in self._weights:
-            self._weights[trace] = [self._before(weight) for weight in weights.weights(self.traced(trace))]
+            self._weights[trace] = [self.record.before(weight) for weight in weights.weights(self.traced(trace))]
         return self._weights[trace]
-
-    def _before(self, weight: Weight) -> Weight:
-        """The weight in the unit from before its channels were equalized."""
-        factors = self.factors_of(weight.tensor, weight.shape)
-        if not factors:
-            return weight
-        qparams = None if weight.qparams is None else RescaledQParams.of(weight.qparams, factors)
-        return replace(weight, read=partial(_divided, weight.read, factors), qparams=qparams)
-
-
-def _divided(read: Callable[[], NDArray[Any]], factors: tuple[NDArray[Any], ...]) -> NDArray[Any]:
-    values = read()
-    return reduce(np.divide, factors, values).astype(values.dtype)
 
 
 class OnnxBackend:
@@ -276,12 +251,8 @@ class OnnxBackend:
         handle: _Handle = model.handle
         names = handle.simulation.names if trace == "simulated" else {}
         activations = {name: (reference.handle.model, op) for name, (reference, op) in absorbed.items()}
-        scaled = {
-            (op, name): reduce(np.multiply, handle.factors_of(name, values.shape), values)
-            for (op, name), values in constants.items()
-        }
-        changes = cut.Changes(activations, scaled)
-        return cut.opened(handle.traced(trace), names, tensors, outputs, changes, handle.factors, threads=threads)
+        changes = cut.Changes(activations, constants)
+        return cut.opened(handle.traced(trace), names, tensors, outputs, changes, handle.record, threads=threads)
 
     def deploy(self, model: Model | Path, *, threads: int, optimized: bool = True) -> AbstractContextManager[Runner]:
         file = model if isinstance(model, Path) else model.path or model.handle.model

@@ -24,6 +24,7 @@ from quantscope.backends.onnx.files import OnnxModel
 from quantscope.backends.onnx.float_view import CODES_SUFFIX, OP_SUFFIX, computed_names, float_view
 from quantscope.backends.onnx.order import read_by
 from quantscope.backends.onnx.simulation import FreshNames, know_domain, quantization_domain
+from quantscope.equalization import FormerUnit, Record
 from quantscope.errors import DataError, UnsupportedError
 from quantscope.qparams import QParams
 
@@ -47,13 +48,11 @@ class Runner:
         runner: sessions.SessionRunner,
         feeds: Mapping[str, onnx.ValueInfoProto],
         results: Mapping[str, str],
-        factors: Mapping[str, NDArray[Any]],
     ) -> None:
         self.inputs = tuple(feeds)
         self._runner = runner
         self._feeds = feeds
         self._results = results
-        self._factors = factors
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """What was computed at the cuts by name, for one batch.
@@ -64,16 +63,8 @@ class Runner:
         missing = [name for name in self._feeds if name not in inputs]
         if missing:
             raise DataError(f"tensors to feed are missing: {', '.join(missing)}", accepted=", ".join(self.inputs))
-        fed = {value.name: _cast(self._times(name, inputs[name], 1), value) for name, value in self._feeds.items()}
-        computed = self._runner.run(fed)
-        return {name: self._times(name, computed[result], -1) for name, result in self._results.items()}
-
-    def _times(self, name: str, values: NDArray[Any], power: int) -> NDArray[Any]:
-        """The values in the unit of the cut model, or back in that from before it was equalized."""
-        factors = self._factors.get(name)
-        if factors is None:
-            return values
-        return np.asarray(values * factors if power > 0 else values / factors)
+        computed = self._runner.run({value.name: _cast(inputs[name], value) for name, value in self._feeds.items()})
+        return {name: computed[result] for name, result in self._results.items()}
 
 
 def _cast(array: NDArray[Any], value: onnx.ValueInfoProto) -> NDArray[Any]:
@@ -90,10 +81,10 @@ def opened(
     tensors: Sequence[str],
     outputs: Sequence[str],
     changes: Changes,
-    factors: Mapping[str, NDArray[Any]],
+    record: Record,
     *,
     threads: int,
-) -> Iterator[Runner]:
+) -> Iterator[FormerUnit]:
     """A runner of the model cut at these tensors.
 
     Args:
@@ -102,18 +93,19 @@ def opened(
         tensors: names in that view.
         outputs: those to compute.
         changes: other activations and constants.
-        factors: what tensors in that view are multiplied by, beside what goes in and comes out here.
+        record: what equalization did to the model: tensors and constants are in the unit from before.
         threads: 0 means all cores.
     """
     cut = _Cut(model, names, tensors)
     for (op, tensor), values in changes.constants.items():
-        cut.replace_constant(op, tensor, values)
+        cut.replace_constant(op, tensor, record.scaled(tensor, values))
     for name in outputs:
         if name in changes.absorbed:
             cut.apply_activation(name, *changes.absorbed[name])
     proto, feeds, results = cut.finished(outputs)
     with sessions.opened(OnnxModel(proto, model.folder), (), optimize=False, threads=threads) as runner:
-        yield Runner(runner, feeds, results, factors)
+        made = Runner(runner, feeds, results)
+        yield FormerUnit(made.inputs, made.run, record.tensors)
 
 
 class _Cut:

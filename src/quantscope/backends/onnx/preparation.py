@@ -11,7 +11,7 @@ from itertools import count
 import onnx
 from onnx import numpy_helper
 
-from quantscope.backends.onnx import rescaling
+from quantscope.backends.onnx import metadata
 from quantscope.backends.onnx.external import Place, array, place
 from quantscope.backends.onnx.files import OnnxModel, made
 from quantscope.backends.onnx.sessions import first_line, optimized
@@ -42,7 +42,7 @@ def prepare(model: OnnxModel) -> tuple[OnnxModel, tuple[str, ...]]:
         prepared = model.copy()
     give_each_op_its_bias(prepared)
     # From here on the model is compared with itself, and not with one whose channels it may have had scaled.
-    rescaling.remove(prepared.proto)
+    metadata.forget(prepared.proto)
     said = {entry.key for entry in prepared.proto.metadata_props}
     for key in _DONE_BEFORE:
         if key not in said:

@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from onnx import TensorProto
+from numpy.typing import NDArray
 
-from quantscope.backends.onnx.external import array, place
-from quantscope.backends.onnx.files import OnnxModel
-from quantscope.backends.onnx.order import read_inside
-from quantscope.backends.onnx.structure import graph_of
 from quantscope.graph import Dimension, Graph, Op
 
 Use = tuple[str, int]
@@ -25,11 +22,52 @@ Use = tuple[str, int]
 _HOMOGENEOUS = (
     "Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "Identity", "Dropout",
 )  # fmt: skip
-_CONVOLUTIONS = frozenset(("Conv", "ConvTranspose"))
 _CHANNEL_NORMALIZATIONS = frozenset(("BatchNormalization", "InstanceNormalization"))
 _OF_THE_SHAPE = frozenset(("Shape", "Size"))
-# A float16 activation that grows may become infinite.
-_SCALED_TYPES = frozenset((TensorProto.FLOAT, TensorProto.DOUBLE))
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product with a constant weight: the places of its operands, and how channels lie.
+
+    `read` and `written` give the number of channels that go in and come out, and their axis in the weight, which
+    need not be as long (`quantscope.equalization.channels`); `read` is None where no axis has those that go in.
+    `behind` is the number of axes behind the channels of both tensors.
+    """
+
+    read: tuple[int, int] | None
+    written: tuple[int, int]
+    behind: int = 0
+    data: int = 0
+    weight: int = 1
+    bias: int = 2
+
+
+class Layout(Protocol):
+    """What a framework says of a model's constants, and of its products.
+
+    `graph` is the model's; its op types have ONNX's names. `fixed` gives the tensors that have to stay as they are for
+    a reason that the graph does not tell, with what a note calls the reason.
+    """
+
+    graph: Graph
+    fixed: Mapping[str, str]
+
+    def standard(self, op: Op) -> bool:
+        """True if the op is what its type's name says, and no other domain's."""
+        ...
+
+    def scalable(self, tensor: str) -> tuple[int, ...] | None:
+        """The shape of a constant that can be scaled; None for any other tensor."""
+        ...
+
+    def values(self, tensor: str) -> NDArray[Any] | None:
+        """The values of a small constant; None for any other tensor."""
+        ...
+
+    def product(self, op: Op) -> Product | None:
+        """The op as a product whose second operand is a weight that can be scaled; None if it is none."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +75,7 @@ class Region:
     """Tensors whose channels have the same factors, with the constants that bring these in and take them out.
 
     `tensors` gives the number of axes behind that of the channels; `written` and `read` the axis of the channels in
-    each constant: axis 1 of a grouped convolution's weight has those of one group. `weight` is the one whose range is
+    each constant, which need not be as long (`quantscope.equalization.channels`). `weight` is the one whose range is
     that of the channels; of a normalization, whose values are a scale times numbers of variance 1 plus an offset, it is
     the scale, and `offset` the other. What else is in `written` is a bias.
     """
@@ -50,9 +88,9 @@ class Region:
     read: dict[Use, int] = field(default_factory=dict)
 
 
-def regions(model: OnnxModel) -> tuple[list[Region], Counter[str]]:
+def regions(layout: Layout) -> tuple[list[Region], Counter[str]]:
     """The regions in execution order; and how many ops with a weight write none, by the type of op in the way."""
-    return _Finder(model).found()
+    return _Finder(layout).found()
 
 
 class _InTheWayError(Exception):
@@ -72,21 +110,18 @@ class _Side:
 
 
 class _Finder:
-    def __init__(self, model: OnnxModel) -> None:
-        graph = model.proto.graph
-        self._graph: Graph = graph_of(model)
-        self._constants = {t.name: t for t in graph.initializer}
-        self._standard = {node.name for node in graph.node if node.domain in ("", "ai.onnx")}
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._graph = layout.graph
         # That outputs are what they were needs no mention.
-        self._fixed = {value.name: "" for value in graph.output}
-        self._fixed |= {name: node.op_type for node in graph.node for name in read_inside(node)}
+        self._fixed = {**{tensor.name: "" for tensor in layout.graph.outputs}, **layout.fixed}
 
     def found(self) -> tuple[list[Region], Counter[str]]:
         found: list[Region] = []
         left: Counter[str] = Counter()
         done: set[str] = set()
         for op in self._graph.ops:
-            side = self._writes(op) if op.name in self._standard and op.outputs[0] not in done else None
+            side = self._writes(op) if self._layout.standard(op) and op.outputs[0] not in done else None
             if side is None:
                 continue
             # A product with a vector takes what its place says, all others their second operand.
@@ -113,11 +148,15 @@ class _Finder:
         waiting = [(name, behind)]
         while waiting:
             name, behind = waiting.pop()
-            shape = self._graph.tensor(name).shape
+            shape, producer = self._graph.tensor(name).shape, self._graph.producers[name]
             if name in self._fixed:
                 raise _InTheWayError(self._fixed[name])
             if shape is not None and not _fits(shape, behind, region.channels):
-                raise _InTheWayError(self._graph.producers[name].op_type)
+                raise _InTheWayError(producer.op_type)
+            # One that is part of the op.
+            activation = producer.attributes.get("activation", "Relu")
+            if activation not in _HOMOGENEOUS:
+                raise _InTheWayError(activation)
             region.tensors[name] = behind
             for op in self._graph.consumers.get(name, ()):
                 side = self._reads(op, name)
@@ -135,39 +174,26 @@ class _Finder:
 
     def _scalable(self, op: Op, slot: int) -> tuple[int, ...] | None:
         """The shape of an operand that can be scaled; None for any other."""
-        tensor = self._constants.get(op.inputs[slot]) if slot < len(op.inputs) else None
-        return tuple(tensor.dims) if tensor is not None and tensor.data_type in _SCALED_TYPES else None
+        return self._layout.scalable(op.inputs[slot]) if slot < len(op.inputs) else None
 
     def _writes(self, op: Op) -> _Side | None:
         """What scales the channels of an op's first output; None if nothing does."""
         if op.op_type == "Mul":
             return self._scaling(op)
-        side = self._product(op, inputs=False) or self._normalization(op)
-        return self._with_bias(op, side) if side is not None else None
+        product = self._layout.product(op)
+        if product is not None:
+            channels, axis = product.written
+            return self._with_bias(op, _Side(channels, product.behind, {product.weight: axis}), product.bias)
+        side = self._normalization(op)
+        return self._with_bias(op, side, 2) if side is not None else None
 
     def _reads(self, op: Op, name: str) -> _Side | None:
         """What takes factors out of the channels of this tensor; None if the op has nothing that does."""
-        alone = op.name in self._standard and op.inputs[0] == name and op.inputs.count(name) == 1
-        return self._product(op, inputs=True) if alone and not op.attributes.get("transA", 0) else None
-
-    def _product(self, op: Op, *, inputs: bool) -> _Side | None:
-        """The weight of a product, with the channels of its input or of its output."""
-        weight = self._scalable(op, 1)
-        if weight is None or len(weight) < 2:
+        product = self._layout.product(op) if self._layout.standard(op) else None
+        if product is None or product.read is None or op.inputs[product.data] != name or op.inputs.count(name) != 1:
             return None
-        rank = len(weight)
-        axes = {
-            "Conv": (1, 0),
-            "ConvTranspose": (0, 1),
-            "Gemm": (1, 0) if op.attributes.get("transB", 0) else (0, 1),
-            "MatMul": (rank - 2, rank - 1),
-        }.get(op.op_type)
-        if axes is None:
-            return None
-        axis = axes[0 if inputs else 1]
-        convolution = op.op_type in _CONVOLUTIONS
-        groups = op.attributes.get("group", 1) if convolution and axis == 1 else 1
-        return _Side(weight[axis] * groups, rank - 2 if convolution else 0, {1: axis})
+        channels, axis = product.read
+        return _Side(channels, product.behind, {product.weight: axis})
 
     def _normalization(self, op: Op) -> _Side | None:
         scale, output = self._scalable(op, 1), self._graph.tensor(op.outputs[0]).shape
@@ -177,14 +203,14 @@ class _Finder:
             return _Side(scale[0], 0, {1: 0})
         return _Side(scale[0], len(output) - 2, {1: 0}) if op.op_type in _CHANNEL_NORMALIZATIONS else None
 
-    def _with_bias(self, op: Op, side: _Side) -> _Side | None:
+    def _with_bias(self, op: Op, side: _Side, slot: int) -> _Side | None:
         """The side with the op's bias; None if it has one without a value for each channel."""
-        if len(op.inputs) < 3 or not op.inputs[2]:
+        if len(op.inputs) <= slot or not op.inputs[slot]:
             return side
-        bias = self._scalable(op, 2)
+        bias = self._scalable(op, slot)
         if not bias or bias[-1] != side.channels:
             return None
-        return _Side(side.channels, side.behind, {**side.axes, 2: len(bias) - 1})
+        return _Side(side.channels, side.behind, {**side.axes, slot: len(bias) - 1})
 
     def _scaling(self, op: Op) -> _Side | None:
         """What scales the channels of a product with a vector."""
@@ -206,12 +232,12 @@ class _Finder:
 
     def _keeps(self, region: Region, op: Op, name: str, behind: int) -> int | None:
         """The number of axes behind the channels of an op's output that keeps their factors; None if it does not."""
-        if op.name not in self._standard or op.inputs.count(name) > 1 or any(op.outputs[1:]):
+        if not self._layout.standard(op) or op.inputs.count(name) > 1 or any(op.outputs[1:]):
             return None
         if op.op_type in ("Add", "Sub"):
             return self._biased(region, op, name, behind)
         if op.op_type == "Mul":
-            return behind if any(other in self._constants for other in op.inputs if other != name) else None
+            return behind if any(other in self._graph.constants for other in op.inputs if other != name) else None
         rule = _KEEPING.get(op.op_type)
         return rule(self, op, behind) if rule is not None and op.inputs[0] == name else None
 
@@ -229,27 +255,34 @@ class _Finder:
         return behind
 
     def _divided(self, op: Op, behind: int) -> int | None:
-        return behind if op.inputs[1] in self._constants else None
+        return behind if op.inputs[1] in self._graph.constants else None
 
     def _padded(self, op: Op, behind: int) -> int | None:
         """The same if a Pad puts zeros around each channel, and adds no channel."""
-        shape, pads = self._graph.tensor(op.inputs[0]).shape, self._numbers(op, 1)
-        if shape is None or pads is None or len(pads) != 2 * len(shape):
+        shape, pads = self._graph.tensor(op.inputs[0]).shape, self._values(op, 1)
+        if shape is None or pads is None or pads.size != 2 * len(shape):
             return None
-        value = self._numbers(op, 2) if any(op.inputs[2:]) else [0.0]
-        with_zeros = op.attributes.get("mode", "constant") == "constant" and value == [0.0]
-        return behind if with_zeros and not any(pads[len(shape) - 1 - behind :: len(shape)]) else None
+        # What comes before and behind each axis: two lists one after the other, or a pair for each axis.
+        pairs = pads.reshape(2, -1).T if pads.ndim == 1 else pads
+        others = [self._values(op, slot) for slot in range(2, len(op.inputs)) if op.inputs[slot]]
+        with_zeros = op.attributes.get("mode", "constant") == "constant" and all(
+            value is not None and not value.any() for value in others
+        )
+        return behind if with_zeros and not pairs[len(shape) - 1 - behind].any() else None
 
     def _averaged(self, op: Op, behind: int) -> int | None:
         """The same behind a mean over axes that are not that of the channels."""
-        shape, axes = self._graph.tensor(op.inputs[0]).shape, op.attributes.get("axes") or self._numbers(op, 1)
+        shape, given = self._graph.tensor(op.inputs[0]).shape, self._values(op, 1)
+        axes = op.attributes.get("axes") or (given.reshape(-1).tolist() if given is not None else None)
         if shape is None or not isinstance(axes, list):
             return None
         positions = {int(axis) % len(shape) for axis in axes}
         channels = len(shape) - 1 - behind
         if channels in positions:
             return None
-        return behind if op.attributes.get("keepdims", 1) else behind - sum(p > channels for p in positions)
+        # The two ways in which graphs write it.
+        keeps_axes = op.attributes.get("keepdims", op.attributes.get("keepDims", 1))
+        return behind if keeps_axes else behind - sum(p > channels for p in positions)
 
     def _flattened(self, op: Op, behind: int) -> int | None:
         """The last axis if there is one value behind each channel."""
@@ -258,12 +291,13 @@ class _Finder:
             return None
         return 0 if all(length == 1 for length in shape[2:]) else None
 
-    def _numbers(self, op: Op, slot: int) -> list[float] | None:
-        """The values of a small constant operand; None for any other."""
-        tensor = self._constants.get(op.inputs[slot]) if slot < len(op.inputs) else None
-        if tensor is None or place(tensor) is not None:
-            return None
-        return [float(value) for value in array(tensor, None).reshape(-1)]
+    def _reshaped(self, op: Op, behind: int) -> int | None:
+        """The last axis if that is what the channels are on, before and behind."""
+        before, after = (self._graph.tensor(names[0]).shape or (None,) for names in (op.inputs, op.outputs))
+        return 0 if behind == 0 and before[-1] == after[-1] and isinstance(after[-1], int) else None
+
+    def _values(self, op: Op, slot: int) -> NDArray[Any] | None:
+        return self._layout.values(op.inputs[slot]) if slot < len(op.inputs) else None
 
 
 def _fits(shape: tuple[Dimension, ...], behind: int, channels: int) -> bool:
@@ -278,4 +312,5 @@ _KEEPING: Mapping[str, Callable[[_Finder, Op, int], int | None]] = {
     "Flatten": _Finder._flattened,
     "Pad": _Finder._padded,
     "ReduceMean": _Finder._averaged,
+    "Reshape": _Finder._reshaped,
 }
