@@ -116,6 +116,8 @@ class Case:
     def by(self, recipe: Recipe) -> Model:
         """The model quantized by a recipe."""
         prepared = self.backend.prepare(self.model)
+        if recipe.equalize:
+            prepared = self.backend.equalize(prepared)
         ranges, _ = calibrate(self.backend, prepared, recipe, self.samples.batches(1), threads=1)
         return self.backend.quantize(prepared, recipe, ranges)
 
@@ -253,15 +255,22 @@ def codes_stand_for_what_is_said(case: Case, folder: Path) -> None:
 def quantized_is_near_and_pairs(case: Case, folder: Path) -> None:
     """The quantized model pairs with the float one, and its tensors are near the float ones in both traces."""
     for trace in ("deployed", "simulated"):
-        found = paired(case.backend, case.model, case.quantized, trace)
-        assert coverage(found.skipped, found.compute_ops) >= _LEAST_COVERAGE, found.skipped
-        x = case.run(case.model, "exact", [p.reference_name for p in found.pairs])
-        y = case.run(case.quantized, trace, [p.quantized_name for p in found.pairs])
-        for pair in found.pairs:
-            # An optimizer may have moved the axes.
-            values = Alignment().aligned(x[pair.reference_name], pair.real(y[pair.quantized_name]))
-            assert values is not None, pair.op.name
-            assert _sqnr_db(x[pair.reference_name], values) > _LEAST_DB, pair.op.name
+        covered, skipped = _near(case, case.quantized, trace)
+        assert covered >= _LEAST_COVERAGE, skipped
+
+
+def _near(case: Case, quantized: Model, trace: Trace) -> tuple[float, Mapping[str, str]]:
+    """How many ops pair, and why others do not, when each pair is near the float model's."""
+    found = paired(case.backend, case.model, quantized, trace)
+    x = case.run(case.model, "exact", [p.reference_name for p in found.pairs])
+    y = case.run(quantized, trace, [p.quantized_name for p in found.pairs])
+    for pair in found.pairs:
+        # An optimizer may have moved the axes.
+        reference = x[pair.reference_name]
+        read = Alignment().aligned(pair.rescaled(reference), y[pair.quantized_name])
+        assert read is not None, pair.op.name
+        assert _sqnr_db(reference, pair.real(read)) > _LEAST_DB, pair.op.name
+    return coverage(found.skipped, found.compute_ops), found.skipped
 
 
 def recipes_are_followed(case: Case, folder: Path) -> None:
@@ -349,6 +358,50 @@ def cut_models_take_other_constants(case: Case, folder: Path) -> None:
     # An activation within the op may hold some values at zero.
     assert difference.min() > -_FLOAT_TOLERANCE
     np.testing.assert_allclose(difference.max(), 1, atol=1e-3)
+
+
+def equalized_models_keep_the_former_unit(case: Case, folder: Path) -> None:
+    """An equalized model computes the same; what is made of it is compared in the unit from before, from a file too."""
+    backend = case.backend
+    if not case.has("channel equalization"):
+        return
+    prepared = backend.prepare(case.model)
+    equalized = backend.equalize(prepared)
+    assert len(equalized.notes) > len(prepared.notes), "no note says where"
+    factors = backend.float_view(equalized, "exact").factors
+    assert any(values.max() > values.min() for values in factors.values()), "no channel was scaled"
+    before, after = (case.run(model, "exact", list(factors)) for model in (prepared, equalized))
+    for name, values in before.items():
+        np.testing.assert_allclose(after[name] / factors.get(name, 1), values, atol=_FLOAT_TOLERANCE, err_msg=name)
+    for weight, scaled in zip(backend.weights(prepared), backend.weights(equalized), strict=True):
+        np.testing.assert_allclose(scaled.read(), weight.read(), rtol=1e-5, err_msg=weight.tensor)
+    path = folder / f"equalized{backend.suffix}"
+    backend.save(case.by(Recipe(equalize=True)), path)
+    quantized = backend.load(path)
+    # An optimizer may have renamed tensors, of which it is then not known whether they are scaled.
+    covered, skipped = _near(case, quantized, "simulated")
+    assert covered >= _LEAST_COVERAGE, skipped
+    _near(case, quantized, "deployed")
+    for trace in ("deployed", "simulated"):
+        found = backend.float_view(quantized, trace).factors
+        assert found.keys() == factors.keys()
+        for name, values in factors.items():
+            np.testing.assert_array_equal(found[name], values)
+    assert not backend.float_view(backend.prepare(quantized), "exact").factors, "the record is still there"
+    if case.has("error budgets"):
+        _takes_and_gives_the_former_unit(case, equalized, before)
+
+
+def _takes_and_gives_the_former_unit(case: Case, equalized: Model, before: Mapping[str, NDArray[Any]]) -> None:
+    """Cut where its channels are scaled, and fed tensors and weights from before, it computes what the model did."""
+    backend = case.backend
+    names = list(backend.float_view(equalized, "exact").factors)
+    own = {(weight.op, weight.tensor): weight.read() for weight in backend.weights(equalized)}
+    for constants in ({}, own):
+        with backend.open_cut(equalized, names, names, trace="exact", threads=1, constants=constants) as runner:
+            found = runner.run({name: {**case.first, **before}[name] for name in runner.inputs})
+        for name, values in found.items():
+            np.testing.assert_allclose(values, before[name], atol=_FLOAT_TOLERANCE, err_msg=name)
 
 
 def simulation_is_near_the_kernels(case: Case, folder: Path) -> None:
@@ -450,6 +503,7 @@ CHECKS: tuple[Callable[[Case, Path], None], ...] = (
     weights_are_dequantized,
     cut_models_agree,
     cut_models_take_other_constants,
+    equalized_models_keep_the_former_unit,
     simulation_is_near_the_kernels,
     measuring_changes_nothing,
     files_come_back,
