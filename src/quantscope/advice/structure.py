@@ -323,6 +323,8 @@ def _between_weights(graph: Graph, tensor: str) -> bool:
         producer = graph.producers.get(tensor)
     if producer is None or not (producer.op_type in _NORMALIZATIONS or _has_weight(graph, producer)):
         return False
+    if not _activation_keeps_scales(producer):
+        return False
     outputs = {t.name for t in graph.outputs}
     waiting = [tensor]
     while waiting:
@@ -344,7 +346,12 @@ def _has_weight(graph: Graph, op: Op) -> bool:
 def _keeps_scales(graph: Graph, op: Op) -> bool:
     """True if an op scales each channel of its output as that of its input was."""
     data = [name for name in op.inputs if name and name not in graph.constants]
-    return len(data) == 1 and op.op_type in _KEEP_SCALES
+    return len(data) == 1 and op.op_type in _KEEP_SCALES and _activation_keeps_scales(op)
+
+
+def _activation_keeps_scales(op: Op) -> bool:
+    """The same of the activation that is part of an op, where there is one."""
+    return op.attributes.get("activation", "Relu") in _KEEP_SCALES
 
 
 def wide_activations(recipe: Recipe | None) -> SpecChange | None:
