@@ -21,8 +21,10 @@ from onnx import TensorProto, helper, numpy_helper
 import quantscope
 from conftest import convolutions, images, make_model
 from quantscope import Calibration, Recipe
+from quantscope.advice import advise
 from quantscope.backends.base import Model
 from quantscope.backends.onnx import BACKEND, metadata
+from quantscope.backends.registry import backend
 from quantscope.cli import main
 from quantscope.conversions import neural_compressor
 from quantscope.conversions import onnxruntime as ort_arguments
@@ -33,6 +35,7 @@ from quantscope.recipe import per_block
 from quantscope.samples import Samples
 from quantscope.workflows.quantizer import Quantizer
 from registry import registry_model
+from tflite import Layer, chain
 
 Array = NDArray[Any]
 PER_TENSOR = Recipe(weights=QuantSpec(8, granularity=PerTensor()))
@@ -764,3 +767,192 @@ def test_the_command_equalizes_and_says_where(
         main()
     assert caught.value.code == 2
     assert "--recipe and --per-channel/--per-tensor, --equalize are given" in " ".join(capfd.readouterr().err.split())
+
+
+# ---- LiteRT: the same with channels on the last axis, and activations that are part of an op
+
+LITERT = backend("litert")
+needs_litert = pytest.mark.skipif(bool(LITERT.missing()), reason=f"LiteRT is not installed: {LITERT.missing()}")
+BORDER = np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32)
+PICTURES = np.ascontiguousarray(images(12).transpose(0, 2, 3, 1))
+
+
+def conv(name: str, weight: Array, bias: Array | None = None, activation: str = "NONE") -> Layer:
+    """A convolution with a weight as ONNX has it, (out, in, height, width)."""
+    constants = [weight.transpose(0, 2, 3, 1), np.zeros(len(weight), np.float32) if bias is None else bias]
+    return Layer("CONV_2D", name, constants, activation)
+
+
+def wild_pair(path: Path, activation: str = "RELU") -> Path:
+    """The two convolutions of `wild`, with the activation in the first one, whose values are 1/200 of those there."""
+    w1, b1, w2 = (numpy_helper.to_array(t) for t in wild().graph.initializer)
+    layers = [conv("net/first/Conv2D", w1 / 200, b1 / 200, activation), conv("net/second/Conv2D", w2)]
+    return chain(path, PICTURES, layers)
+
+
+def outputs(model: Model, x: Array, tensors: tuple[str, ...] = ()) -> dict[str, Array]:
+    """The outputs of a model, sample by sample, and some of its tensors."""
+    with LITERT.open(model, tensors, trace="exact", threads=1) as runner:
+        found = [runner.run({model.graph.inputs[0].name: x[i : i + 1]}) for i in range(len(x))]
+    return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+
+
+def check_same_in_litert(path: Path, x: Array, rtol: float = 1e-5) -> Model:
+    """The model equalized, which computes the same up to float32 rounding, and inner tensors up to their factors."""
+    before = LITERT.prepare(LITERT.load(path))
+    after = LITERT.equalize(before)
+    factors = LITERT.float_view(after, "exact").factors
+    ours, theirs = outputs(before, x, tuple(factors)), outputs(after, x, tuple(factors))
+    for name, values in ours.items():
+        back = theirs[name] / factors.get(name, 1)
+        assert np.abs(back - values).max() <= rtol * np.abs(values).max(), name
+    for weight, changed in zip(LITERT.weights(before), LITERT.weights(after), strict=True):
+        np.testing.assert_allclose(changed.read(), weight.read(), rtol=1e-6, atol=0)
+    return after
+
+
+@needs_litert
+def test_litert_gets_the_factors_of_onnx_and_survives_8_bits_per_tensor(tmp_path: Path) -> None:
+    path = wild_pair(tmp_path / "wild.tflite")
+    after = check_same_in_litert(path, PICTURES[:2])
+    (found,) = LITERT.float_view(after, "exact").factors.values()
+    expected = factors_of(BACKEND.equalize(prepared(wild())))["r1"]
+    np.testing.assert_allclose(found, expected.reshape(-1) * np.sqrt(200), rtol=1e-5)
+    assert after.notes == ("equalized channels: those between 'net/first/Conv2D' and 'net/second/Conv2D'",)
+    reference = outputs(LITERT.load(path), PICTURES)["net/second/Conv2D"]
+    for recipe, low, high in ((PER_TENSOR, -10, 5), (EQUALIZED, 30, 60)):
+        quantized = quantscope.quantize(path, PICTURES, recipe=recipe)
+        assert low < sqnr_db(reference, outputs(quantized, PICTURES)["net/second/Conv2D"]) < high
+
+
+@needs_litert
+def test_litert_passes_factors_through_every_layout_of_weights(tmp_path: Path) -> None:
+    vector = by_channel(3, 1, 1, 1, 6, axis=3)
+    layers = [
+        Layer("CONV_2D", "c1", [by_channel(0, 6, 3, 3, 3, axis=0), normal(1, 6, std=0.01)], "RELU"),
+        Layer("DEPTHWISE_CONV_2D", "d1", [by_channel(2, 1, 3, 3, 12, axis=3), normal(3, 12, std=0.01)], "RELU"),
+        Layer("CONV_2D", "g1", [by_channel(4, 6, 1, 1, 4, axis=3), normal(5, 6, std=0.01)]),
+        Layer("MUL", "m1", [vector]),
+        Layer("ADD", "a1", [normal(6, 1, 1, 1, 6, std=0.01)], "RELU"),
+        Layer("PAD", "p1", [BORDER]),
+        Layer("MAX_POOL_2D", "x1", []),
+        Layer("TRANSPOSE_CONV", "t1", [by_channel(7, 5, 2, 2, 6, axis=3), normal(8, 5, std=0.01)], "RELU"),
+        Layer("AVERAGE_POOL_2D", "v1", []),
+        Layer("CONV_2D", "c2", [by_channel(9, 7, 1, 1, 5, axis=3), normal(10, 7)], "RELU6"),
+        Layer("CONV_2D", "c3", [by_channel(11, 8, 1, 1, 7, axis=0), normal(12, 8, std=0.01)]),
+        Layer("MEAN", "e1", [np.array([1, 2], np.int32)]),
+        Layer("RESHAPE", "s1", [np.array([1, 8], np.int32)]),
+        Layer("FULLY_CONNECTED", "f1", [by_channel(13, 9, 8, axis=1), normal(14, 9, std=0.01)], "RELU"),
+        Layer("FULLY_CONNECTED", "f2", [by_channel(15, 4, 9, axis=0), normal(16, 4)]),
+    ]
+    after = check_same_in_litert(chain(tmp_path / "layers.tflite", PICTURES, layers), PICTURES[:2], rtol=1e-4)
+    factors = LITERT.float_view(after, "exact").factors
+    assert set(factors) == {layer.name for layer in layers} - {"c2", "f2"}
+    assert all(values.max() > 1.5 * values.min() for values in factors.values())
+    assert after.notes[-1].endswith("as they are: Relu6 (1)")
+
+
+@needs_litert
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (Layer("RELU6", "z", []), "Clip (1)"),
+        (Layer("ADD", "z", [np.full((1, 1, 1, 1), 0.5, np.float32)]), "Add (1)"),
+        (Layer("MIRROR_PAD", "z", [BORDER]), "Pad (1)"),
+        (Layer("PADV2", "z", [BORDER, np.ones((), np.float32)]), "Pad (1)"),
+        (Layer("PAD", "z", [np.array([[0, 0], [0, 0], [0, 0], [0, 2]], np.int32)]), "Pad (1)"),
+        (Layer("LOGISTIC", "z", []), "Sigmoid (1)"),
+        (Layer("MAX_POOL_2D", "z", [], "RELU_N1_TO_1"), "Relu_n1_to_1 (1)"),
+    ],
+)  # fmt: skip
+def test_litert_leaves_alone_what_needs_channels_as_they_are(layer: Layer, reason: str, tmp_path: Path) -> None:
+    width = 6 + (2 if layer.native == "PAD" else 0)
+    layers = [conv("a", by_channel(0, 6, 3, 1, 1, axis=0)), layer, conv("b", normal(1, 4, width, 1, 1))]
+    before = LITERT.load(chain(tmp_path / "between.tflite", PICTURES, layers))
+    after = LITERT.equalize(before)
+    assert after.handle is before.handle
+    assert after.notes == (
+        f"not equalized, since something needs channels as they are: {reason}",
+        "equalization found no tensor whose channels can be scaled",
+    )
+
+
+@needs_litert
+def test_litert_copies_constants_and_buffers_that_others_read_too(tmp_path: Path) -> None:
+    weight = by_channel(0, 3, 3, 1, 1, axis=0)
+    layers = [conv("a", weight, activation="RELU"), conv("b", weight), Layer("LOGISTIC", "s", []), conv("c", weight)]
+    for shared in ("tensors", "buffers"):
+        path = chain(tmp_path / f"{shared}.tflite", PICTURES, layers, shared=shared)
+        after = check_same_in_litert(path, PICTURES[:2])
+        (factors,) = LITERT.float_view(after, "exact").factors.values()
+        assert factors.max() > 1.5 * factors.min()
+        assert [op.name for op in after.graph.ops] == ["a", "b", "s", "c"]
+
+
+@needs_litert
+def test_litert_remembers_the_factors_in_the_file_and_compares_in_the_former_unit(tmp_path: Path) -> None:
+    from quantscope.backends.litert import metadata
+
+    path, file = wild_pair(tmp_path / "wild.tflite"), tmp_path / "q.tflite"
+    quantscope.quantize(path, PICTURES, file, recipe=EQUALIZED)
+    ours = quantscope.diagnose(path, file, data=PICTURES, trace="both", budget_samples=12)
+    row = activations(ours)["net/first/Conv2D"]
+    assert row.local_sqnr_db > 30
+    assert row.sqnr_db > 30
+    assert row.simulated_sqnr_db == pytest.approx(row.sqnr_db, abs=0.5)
+    assert row.budget is not None
+    assert abs(row.budget.residual) < 0.02 * row.budget.mse
+    assert sum(row.budget.shares.values()) == pytest.approx(row.budget.mse, rel=1e-6)
+    assert row.isolated_sqnr_db > 30
+    assert min(weight.sqnr_db for weight in ours.weights) > 30
+    # A factor changes no ratio within a channel: as without the record, beside the equalized float model.
+    equalized = LITERT.equalize(LITERT.prepare(LITERT.load(path)))
+    bare, other = (metadata.forgotten(m.handle.model).content for m in (equalized, LITERT.load(file)))
+    theirs = activations(quantscope.diagnose(bare, other, data=PICTURES))["net/first/Conv2D"]
+    assert row.channels is not None
+    assert theirs.channels is not None
+    np.testing.assert_allclose(row.channels.sqnr_db, theirs.channels.sqnr_db, atol=0.01)
+    blind = activations(quantscope.diagnose(path, other, data=PICTURES))["net/first/Conv2D"]
+    assert blind.sqnr_db < 10, "what a diagnosis would say that does not know the factors"
+    table = LITERT.load(file).handle.model.copied()
+    metadata.remember(table, '{"version": 2}')
+    with pytest.raises(ModelError, match="means nothing") as caught:
+        LITERT.float_view(LITERT.load(packed(table)), "exact")
+    assert caught.value.next_step == "quantize the model again"
+
+
+def packed(table: Any) -> bytes:
+    from quantscope.backends.litert import schema
+
+    return schema.packed(table)
+
+
+@needs_litert
+def test_ops_in_float_of_an_equalized_litert_model_show_no_error(tmp_path: Path) -> None:
+    path, file = wild_pair(tmp_path / "wild.tflite"), tmp_path / "q.tflite"
+    quantscope.quantize(path, PICTURES, file, recipe=EQUALIZED.with_fallback(["net/first/Conv2D"]))
+    for trace in ("deployed", "simulated"):
+        rows = activations(quantscope.diagnose(path, file, data=PICTURES, trace=trace))
+        weights = {w.op: w for w in quantscope.diagnose(path, file, data=PICTURES, trace=trace).weights}
+        assert weights["net/first/Conv2D"].sqnr_db > 110
+        assert rows["net/first/Conv2D"].local_sqnr_db > 30
+        assert rows["net/second/Conv2D"].sqnr_db > 30
+
+
+@needs_litert
+@pytest.mark.parametrize("activation", ["RELU", "RELU6"])
+def test_advice_equalizes_litert_channels_where_an_activation_in_the_op_allows_it(
+    activation: str, tmp_path: Path
+) -> None:
+    diagnosis = quantscope.diagnose(wild_pair(tmp_path / "wild.tflite", activation), data=PICTURES, recipe=Recipe())
+    assert any(suggestion.patch.equalize for suggestion in advise(diagnosis)) is (activation == "RELU")
+
+
+@needs_litert
+def test_sensitivity_of_an_equalized_litert_model(tmp_path: Path) -> None:
+    path = wild_pair(tmp_path / "wild.tflite")
+    equalized, plain = (quantscope.sensitivity(path, data=PICTURES, recipe=r) for r in (EQUALIZED, PER_TENSOR))
+    assert set(equalized.ranking) == set(plain.ranking) == {"net/first/Conv2D", "net/second/Conv2D"}
+    assert equalized.damage_name == plain.damage_name
+    assert 0 < max(row.alone for row in equalized.ops) < 0.1 * max(row.alone for row in plain.ops)
+    assert equalized.damage < 0.1 * plain.damage

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,18 @@ BETWEEN: Mapping[str, tuple[str, list[int | None], list[int]]] = {
     "EXPAND_DIMS": ("net/expand/ExpandDims", [None, 1, 8, 8, 16], [1, 2, 3]),
 }
 Activation = Literal["fused", "apart", "in codes"]
-_SAME: dict[str, Any] = {"padding": 0, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
+_STEP: dict[str, Any] = {"padding": 0, "strideW": 1, "strideH": 1}
+_SAME: dict[str, Any] = {**_STEP, "dilationWFactor": 1, "dilationHFactor": 1}
+_POOLED = ("Pool2DOptions", {**_STEP, "filterWidth": 2, "filterHeight": 2})
+# By op type: the table of its options, and what is in it.
+_OPTIONS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "ADD": ("AddOptions", {}), "AVERAGE_POOL_2D": _POOLED, "CONV_2D": ("Conv2DOptions", _SAME),
+    "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", {**_SAME, "depthMultiplier": 2}),
+    "FULLY_CONNECTED": ("FullyConnectedOptions", {}), "MAX_POOL_2D": _POOLED,
+    "MEAN": ("ReducerOptions", {"keepDims": True}), "MIRROR_PAD": ("MirrorPadOptions", {}),
+    "MUL": ("MulOptions", {}), "RESHAPE": ("ReshapeOptions", {}),
+    "TRANSPOSE_CONV": ("TransposeConvOptions", _STEP),
+}  # fmt: skip
 
 
 def tiny(path: Path, net: TinyNetwork | None = None) -> Path:
@@ -63,6 +75,68 @@ def wide(path: Path) -> Path:
     made.op("RELU", ["conv"], ["relu"])
     made.op("MEAN", ["relu", "axes"], ["mean"], "ReducerOptions", keepDims=False)
     path.write_bytes(made.finished(["x"], ["mean"]))
+    return path
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An op with what it reads beside what the one before it wrote, and the activation that is part of it."""
+
+    native: str
+    name: str
+    constants: Sequence[NDArray[Any]]
+    activation: str = "NONE"
+
+    def shape(self, before: tuple[int, ...]) -> tuple[int, ...]:
+        """That of its output."""
+        kind, first = self.native, self.constants[0] if self.constants else np.zeros(0)
+        if kind in ("CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"):
+            return (*before[:-1], len(first))
+        if kind == "DEPTHWISE_CONV_2D":
+            return (*before[:-1], first.shape[-1])
+        if kind in ("PAD", "PADV2", "MIRROR_PAD"):
+            return tuple(size + int(pads.sum()) for size, pads in zip(before, first, strict=True))
+        if kind == "MEAN":
+            return (1, 1, 1, before[-1])
+        return tuple(map(int, first)) if kind == "RESHAPE" else before
+
+
+def chain(path: Path, x: NDArray[Any], layers: Sequence[Layer], *, shared: str = "") -> Path:
+    """A model of these layers one after the other, of one sample of `x`; its tensors go by the layers' names.
+
+    With `shared` "tensors" weights of the same values are there once; with "buffers" each has a tensor, and all
+    constants of the same values have one buffer.
+    """
+    from quantscope.backends.litert import schema
+    from quantscope.backends.litert.building import Builder
+
+    made, known = Builder(), dict[bytes, str]()
+    shape = (1, *x.shape[1:])
+    before = made.tensor("x", shape)
+    for layer in layers:
+        read = [before]
+        for i, values in enumerate(layer.constants):
+            key = values.tobytes() if shared == "tensors" and values.ndim > 1 else f"{layer.name}/{i}".encode()
+            known[key] = known.get(key) or made.constant(f"{layer.name}/{i}", np.ascontiguousarray(values))
+            read.append(known[key])
+        shape = layer.shape(shape)
+        if layer.native == "TRANSPOSE_CONV":
+            read = [made.constant(f"{layer.name}/shape", np.array(shape, np.int32)), read[1], before, read[2]]
+        table, options = _OPTIONS.get(layer.native, ("", {}))
+        if table and hasattr(getattr(schema.tables, f"{table}T")(), "fusedActivationFunction"):
+            number = getattr(schema.tables.ActivationFunctionType, layer.activation)
+            options = {**options, "fusedActivationFunction": number}
+        before = made.tensor(layer.name, shape)
+        made.op(layer.native, read, [before], table, **options)
+    content = made.finished(["x"], [before])
+    if shared == "buffers":
+        model = schema.unpacked(content)
+        first: dict[bytes, int] = {}
+        for tensor in model.subgraphs[0].tensors:
+            if tensor.buffer:
+                tensor.buffer = first.setdefault(model.buffers[tensor.buffer].data.tobytes(), tensor.buffer)
+        content = schema.packed(model)
+    path.write_bytes(content)
     return path
 
 

@@ -72,7 +72,7 @@ class LiteRTBackend:
         "deployed trace": "the model as it is, in XNNPACK's kernels",
         "simulated trace": "yes",
         "error budgets": "yes",
-        "channel equalization": "",
+        "channel equalization": "yes",
         "times per op": "each op timed as a model of its own",
         "reasons for lost time": "ops in float between integer ones, other scales, ops that XNNPACK does not run",
         "saturation on old processors": "cannot happen: products are added in 32 bits",
@@ -142,8 +142,11 @@ class LiteRTBackend:
         return replace(model, graph=graph_of(handle.structure), handle=handle)
 
     def equalize(self, model: Model) -> Model:
-        note = "channels are not equalized: quantscope does not rescale LiteRT models"
-        return replace(model, notes=(*model.notes, note))
+        from quantscope.backends.litert.structure import graph_of
+
+        handle, notes = model.handle.equalized
+        graph = model.graph if handle is model.handle else graph_of(handle.structure)
+        return replace(model, graph=graph, handle=handle, notes=(*model.notes, *notes))
 
     def check(self, model: Model, recipe: Recipe) -> RecipeCheck:
         from quantscope.backends.litert import quantization
@@ -201,8 +204,9 @@ class LiteRTBackend:
         if trace not in ("exact", "simulated"):
             raise UnsupportedError(f"a model cannot be cut in the trace {trace!r}", accepted="exact, simulated")
         activations = {name: (reference.handle.structure, op) for name, (reference, op) in absorbed.items()}
-        runnable = model.handle.runnable(trace)[1]
-        return cut.opened(runnable, tensors, outputs, activations, constants, threads=threads)
+        handle = model.handle
+        runnable = handle.runnable(trace)[1]
+        return cut.opened(runnable, tensors, outputs, activations, constants, handle.record, threads=threads)
 
     def deploy(self, model: Model | Path, *, threads: int, optimized: bool = True) -> AbstractContextManager[Runner]:
         # What was converted is loaded from memory.

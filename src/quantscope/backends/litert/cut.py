@@ -19,22 +19,11 @@ from quantscope.backends.litert.float_view import Place
 from quantscope.backends.litert.interpreters import InterpreterRunner
 from quantscope.backends.litert.simulation import Runnable, add_constant
 from quantscope.backends.litert.structure import Structure
+from quantscope.equalization import FormerUnit, Record
 from quantscope.errors import UnsupportedError
 
 Absorbed = Mapping[str, tuple[Structure, str]]
 """By output the reference, and its op to apply to what comes out."""
-
-
-class CutRunner:
-    """Runs a cut model under the names of its float view."""
-
-    def __init__(self, runner: InterpreterRunner, inputs: Sequence[str]) -> None:
-        self.inputs = tuple(inputs)
-        self._runner = runner
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """What was computed at the cuts by name, for one batch."""
-        return self._runner.run({name: inputs[name] for name in self.inputs if name in inputs})
 
 
 @contextmanager
@@ -44,23 +33,26 @@ def opened(
     outputs: Sequence[str],
     absorbed: Absorbed,
     constants: Mapping[tuple[str, str], NDArray[Any]],
+    record: Record,
     *,
     threads: int,
-) -> Iterator[CutRunner]:
+) -> Iterator[FormerUnit]:
     """A runner of the model cut at these tensors; see `quantscope.backends.base.Backend.open_cut`.
+
+    `record` is what equalization did to the model: tensors and constants are in the unit from before.
 
     Raises:
         UnsupportedError: a tensor is not computed by an op, or an operand in `constants` is not a float one.
     """
     cut = _Cut(runnable, tensors)
     for (op, tensor), values in constants.items():
-        cut.replace_constant(op, tensor, values)
+        cut.replace_constant(op, tensor, record.scaled(tensor, values))
     for name in outputs:
         if name in absorbed:
             cut.apply_activation(name, *absorbed[name])
     content, fed, computed = cut.finished(outputs)
     made = interpreters.interpreter(content, threads=threads)
-    yield CutRunner(InterpreterRunner(made, fed, computed), list(fed))
+    yield FormerUnit(tuple(fed), InterpreterRunner(made, fed, computed).run, record.tensors)
 
 
 class _Cut:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from quantscope.backends.base import Trace
-from quantscope.backends.litert import preparation, schema, simulation, weights
+from quantscope.backends.litert import equalization, metadata, preparation, schema, simulation, weights
 from quantscope.backends.litert.files import LiteRTModel
 from quantscope.backends.litert.float_view import Reading, reading
 from quantscope.backends.litert.simulation import Runnable
 from quantscope.backends.litert.structure import Structure
+from quantscope.equalization import Record
 from quantscope.quantized import Weight
 
 
@@ -31,12 +33,25 @@ class Handle:
     @cached_property
     def prepared(self) -> Handle:
         """The model as it is quantized; this one if it is that already."""
-        made = preparation.prepared(self.model, self.structure)
+        # From here on it is compared with itself, and not with one whose channels it may have had scaled.
+        made = metadata.forgotten(preparation.prepared(self.model, self.structure))
         return self if made is self.model else Handle(made)
 
     @cached_property
+    def equalized(self) -> tuple[Handle, tuple[str, ...]]:
+        """The model with its channels equalized, this one if there are none; and notes."""
+        made, notes = equalization.equalized(self.model, self.structure)
+        return (self if made is self.model else Handle(made)), notes
+
+    @cached_property
+    def record(self) -> Record:
+        """What equalization did to the model."""
+        return Record.parsed(metadata.record(self.model.table))
+
+    @cached_property
     def reading(self) -> Reading:
-        return reading(self.structure)
+        found = reading(self.structure)
+        return replace(found, view=replace(found.view, factors=self.record.tensors))
 
     @cached_property
     def written(self) -> Runnable:
@@ -56,7 +71,7 @@ class Handle:
 
     @cached_property
     def weights(self) -> list[Weight]:
-        return weights.weights(self.structure)
+        return list(map(self.record.before, weights.weights(self.structure)))
 
     def runnable(self, trace: Trace) -> tuple[bytes, Runnable]:
         """What runs in a trace."""
