@@ -354,6 +354,18 @@ def test_weights_of_16_bits_are_read_and_quantized(network: Path, tmp_path: Path
 
 
 @needs_litert
+def test_a_run_says_what_litert_makes_of_unsigned_types(network: Path, tmp_path: Path) -> None:
+    rule = OpRule("net/body/Conv2D", activations=SpecChange(dtype="uint16"), weights=SpecChange(dtype="uint8"))
+    found = quantscope.diagnose(
+        network, data=images(3), recipe=Recipe(rules=(rule,)), run=tmp_path / "n.qscope"
+    )  # fmt: skip
+    assert found.recipe is not None
+    assert found.recipe.defaults_in_words == "int8 activations, int8 weights per channel, minmax"
+    settled = found.recipe.rules[0]
+    assert settled.activations == SpecChange(dtype="int16")
+    assert settled.weights == SpecChange(dtype="int8")
+
+
 def test_a_quantized_model_is_not_quantized_again(network: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="quantized already"):
         quantscope.quantize(integer(tmp_path / "integer.tflite"), {"image": images()})

@@ -85,8 +85,8 @@ def test_the_list_says_what_each_run_is(client: TestClient, folder: Path) -> Non
     assert (a.accuracy.metric, a.accuracy.quantized, a.accuracy.low) == (score.metric, score.quantized, score.low)
     assert a.accuracy.ratio == pytest.approx(score.quantized / score.reference)
     assert (a.kind, a.status, a.reason, a.progress) == ("diagnose", "finished", "", None)
-    assert a.mode == "uint8 activations, int8 weights per channel, minmax, qdq"
-    assert runs["b"].mode == "int8 activations, int8 weights per tensor, minmax, qdq"
+    assert a.mode == "uint8 activations, int8 weights per channel, minmax"
+    assert runs["b"].mode == "int8 activations, int8 weights per tensor, minmax"
     assert a.reference_bytes == (folder / "model.onnx").stat().st_size
     assert a.quantized_bytes == (folder / "a.int8.onnx").stat().st_size
     assert runs["search"].kind == "tune"

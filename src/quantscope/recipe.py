@@ -18,6 +18,8 @@ from quantscope.qparams import Granularity, PerBlock, PerChannel, QuantSpec
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
 Format = Literal["qdq", "qoperator"]
 Dtype = Literal["int4", "uint4", "int8", "uint8", "int16", "uint16"]
+SIGNED: Mapping[str, Dtype] = {"uint4": "int4", "uint8": "int8", "uint16": "int16"}
+"""The signed type of as many bits."""
 Role = Literal["activations", "weights"]
 Selection = Literal["name", "regex", "type", "scope"]
 
@@ -170,6 +172,18 @@ class Recipe:
     def with_fallback(self, selectors: Iterable[str]) -> Recipe:
         """The same recipe with ops of these names or globs left in float."""
         return replace(self, rules=(*self.rules, *(OpRule(selector) for selector in selectors)))
+
+    @property
+    def defaults_in_words(self) -> str:
+        """What ops get for which no rule says more, on one line."""
+        return ", ".join(
+            [
+                f"{self.activations.dtype} activations",
+                f"{self.weights.dtype} weights {'per channel' if self.per_channel else 'per tensor'}",
+                self.calibration.method,
+                *([self.format] if self.format != "qdq" else []),
+            ]
+        )
 
     def fallback_ops(self, graph: Graph) -> frozenset[str]:
         """The names of the ops that rules leave in float.

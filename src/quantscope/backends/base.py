@@ -265,6 +265,11 @@ class Backend(Protocol):
         """
         ...
 
+    def settled(self, recipe: Recipe) -> Recipe:
+        """The recipe with the integer types that this framework has, where another holds the same values: int8 for
+        uint8, whose codes it moves by 128."""
+        ...
+
     def check(self, model: Model, recipe: Recipe) -> RecipeCheck:
         """What the recipe comes to; `model` is prepared.
 

@@ -83,12 +83,7 @@ def header(diagnosis: Diagnosis) -> RenderableType:
     if diagnosis.recipe is not None:
         recipe = diagnosis.recipe
         kept = ", ".join(rule.selector for rule in recipe.rules if rule.fallback)
-        grid.add_row(
-            "recipe",
-            f"{recipe.format}, activations {recipe.activations.dtype}, weights {recipe.weights.dtype} "
-            f"{'per channel' if recipe.per_channel else 'per tensor'}, {recipe.calibration.method}"
-            + (f", in float: {kept}" if kept else ""),
-        )
+        grid.add_row("recipe", recipe.defaults_in_words + (f", in float: {kept}" if kept else ""))
     grid.add_row("samples", _plain(_samples(diagnosis)))
     if diagnosis.status != "finished":
         grid.add_row("status", Text(_status(diagnosis), style="bold yellow"))

@@ -123,14 +123,8 @@ def _mode(recipe: Mapping[str, Any] | None, models: Mapping[str, Any], kind: api
         return f"quantized by another tool: {os.path.basename(path)}" if path else "quantized by another tool"
     chosen = Recipe.from_dict(recipe)
     kept = sum(rule.fallback for rule in chosen.rules)
-    parts = [
-        f"{chosen.activations.dtype} activations",
-        f"{chosen.weights.dtype} weights {'per channel' if chosen.per_channel else 'per tensor'}",
-        chosen.calibration.method,
-        chosen.format,
-        *([f"{kept} rules for float"] if kept > 1 else ["1 rule for float"] if kept else []),
-    ]
-    return _BEFORE_MODE[kind] + ", ".join(parts)
+    rules = [f"{kept} rules for float"] if kept > 1 else ["1 rule for float"] if kept else []
+    return _BEFORE_MODE[kind] + ", ".join([chosen.defaults_in_words, *rules])
 
 
 def _accuracy(run: RunFile, *, tune: bool) -> api.Accuracy | None:

@@ -33,6 +33,7 @@ from quantscope.workflows.runs import (
     outcome,
     run_facts,
     same_model,
+    settled,
     split,
     tidied,
 )
@@ -94,8 +95,7 @@ def diagnose(
     backend, float_model, bound = opened(reference, data, labels, preprocessing, progress)
     given = backend.load(quantized, progress) if quantized is not None else None
     if given is None:
-        recipe = recipe or Recipe()
-        recipe.fallback_ops(float_model.graph)
+        recipe = settled(backend, float_model, recipe)
     plan = Plan(
         calibration_samples, samples, batch_size, metric if isinstance(metric, str) else None, threads, trace,
         parsed(memory) if isinstance(memory, str) else memory, workers, scheduler, budget_samples,

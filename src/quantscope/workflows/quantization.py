@@ -16,7 +16,7 @@ from quantscope.progress import Progress, Silent
 from quantscope.recipe import Recipe
 from quantscope.runfile import RunFile
 from quantscope.samples import Samples
-from quantscope.workflows.runs import batch_size_for, check_writable, opened, split
+from quantscope.workflows.runs import batch_size_for, check_writable, opened, settled, split
 
 
 def quantize(
@@ -47,8 +47,7 @@ def quantize(
     """
     progress = progress or Silent()
     backend, float_model, samples = opened(model, data, labels, preprocessing, progress)
-    chosen = recipe or Recipe()
-    chosen.fallback_ops(float_model.graph)
+    chosen = settled(backend, float_model, recipe)
     if output is not None:
         check_writable(backend, Path(output), float_model)
     plan = Plan(calibration_samples=calibration_samples, batch_size=batch_size, threads=threads)

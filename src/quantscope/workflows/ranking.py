@@ -21,7 +21,7 @@ from quantscope.runfile import RunFile
 from quantscope.samples import Samples
 from quantscope.sweep import metric_named
 from quantscope.workflows.quantizer import Quantizer
-from quantscope.workflows.runs import batch_size_for, opened, opened_again, outcome, run_facts, split, tidied
+from quantscope.workflows.runs import batch_size_for, opened, opened_again, outcome, run_facts, settled, split, tidied
 
 
 def sensitivity(
@@ -63,8 +63,7 @@ def sensitivity(
         raise DataError(f"{most_ops} ops to measure", accepted="1 or more")
     metric_named(metric)
     backend, float_model, bound = opened(model, data, labels, preprocessing, progress)
-    recipe = recipe or Recipe()
-    recipe.fallback_ops(float_model.graph)
+    recipe = settled(backend, float_model, recipe)
     name = metric if isinstance(metric, str) else None
     plan = Plan(calibration_samples, samples, batch_size, name, threads, workers=workers, budget_samples=0)
     batch_size_for(float_model, plan.batch_size)

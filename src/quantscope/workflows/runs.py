@@ -99,6 +99,17 @@ def check_writable(backend: Backend, path: Path, model: Model) -> None:
         )
 
 
+def settled(backend: Backend, model: Model, recipe: Recipe | None) -> Recipe:
+    """The recipe, or the one that is used if there is none, as the backend carries it out.
+
+    Raises:
+        RecipeError: it names an op that the model does not have.
+    """
+    chosen = backend.settled(recipe or Recipe())
+    chosen.fallback_ops(model.graph)
+    return chosen
+
+
 def run_facts(
     backend: Backend, reference: Model, quantized: Model | None, samples: Samples, plan: Plan, recipe: Recipe | None
 ) -> dict[str, Any]:

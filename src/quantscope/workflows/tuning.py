@@ -34,6 +34,7 @@ from quantscope.workflows.runs import (
     opened_again,
     outcome,
     run_facts,
+    settled,
     split,
     tidied,
 )
@@ -97,8 +98,7 @@ def tune(
         raise DataError(f"unknown move {unknown[0]!r}", accepted=", ".join(get_args(Kind)))
     metric_named(metric)
     backend, float_model, bound = opened(model, data, labels, preprocessing, progress)
-    recipe = recipe or Recipe()
-    recipe.fallback_ops(float_model.graph)
+    recipe = settled(backend, float_model, recipe)
     plan = Plan(
         calibration_samples, samples, batch_size, metric if isinstance(metric, str) else None, threads, budget_samples=0
     )

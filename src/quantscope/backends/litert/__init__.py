@@ -32,7 +32,7 @@ from quantscope.backends.base import (
 from quantscope.errors import ModelError, UnsupportedError
 from quantscope.progress import Progress
 from quantscope.quantized import FloatView, Weight
-from quantscope.recipe import Recipe
+from quantscope.recipe import SIGNED, Recipe, SpecChange
 
 _EXTRA = "litert"
 # What a .tflite file's content has behind its first four bytes.
@@ -49,6 +49,13 @@ def _file(source: Any, progress: Progress | None = None) -> tensorflow.Conversio
         return tensorflow.converted(source, progress)
     extras.require(_EXTRA, f"reading {source}")
     return tensorflow.Conversion(Path(source))
+
+
+def _signed(change: SpecChange | None) -> SpecChange | None:
+    """The change of a rule with a signed integer type."""
+    if change is None or change.dtype is None:
+        return change
+    return SpecChange(SIGNED.get(change.dtype, change.dtype), change.symmetric, change.granularity)
 
 
 class LiteRTBackend:
@@ -147,6 +154,14 @@ class LiteRTBackend:
         handle, notes = model.handle.equalized
         graph = model.graph if handle is model.handle else graph_of(handle.structure)
         return replace(model, graph=graph, handle=handle, notes=(*model.notes, *notes))
+
+    def settled(self, recipe: Recipe) -> Recipe:
+        # LiteRT has no unsigned codes.
+        rules = tuple(
+            replace(rule, activations=_signed(rule.activations), weights=_signed(rule.weights)) for rule in recipe.rules
+        )
+        activations, weights = (replace(spec, signed=True) for spec in (recipe.activations, recipe.weights))
+        return replace(recipe, activations=activations, weights=weights, rules=rules)
 
     def check(self, model: Model, recipe: Recipe) -> RecipeCheck:
         from quantscope.backends.litert import quantization

@@ -198,6 +198,9 @@ class OnnxBackend:
             return replace(model, notes=(*model.notes, *notes))
         return self._model(changed, model.path, (*model.notes, *notes))
 
+    def settled(self, recipe: Recipe) -> Recipe:
+        return recipe
+
     def check(self, model: Model, recipe: Recipe) -> RecipeCheck:
         from quantscope.backends.onnx import quantization
 
