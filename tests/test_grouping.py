@@ -84,6 +84,19 @@ def test_many_numbered_siblings_are_put_together_in_order() -> None:
     assert path(result, 1 + 2 * 20) == ["layers 17–33", "layers.20"]
 
 
+def test_the_flat_names_of_keras_tell_blocks() -> None:
+    blocks = [f"conv{stage}_block{block}" for stage in (2, 3) for block in (1, 2, 3, 4)]
+    parts = ["1_conv", "1_bn", "2_conv", "2_bn", "add"]
+    layers = ["conv1_conv", *(f"{block}_{part}" for block in blocks for part in parts), "conv2d_1", "avg_pool"]
+    result = grouped(chain([f"resnet/{layer}/op" for layer in layers], ["Conv"] * len(layers)))
+    check(chain(layers, ["Conv"] * len(layers)), result)
+    assert path(result, 0) == []
+    assert path(result, 1) == path(result, 5) == ["conv2", "block1"]
+    assert path(result, 39) == ["conv3", "block4"]
+    assert path(result, 41) == path(result, 42) == []
+    assert result.labels[1] == "conv2_block1_1_conv"
+
+
 def test_names_of_weights_tell_modules_where_ops_have_no_scopes() -> None:
     names: list[str] = []
     types: list[str] = []

@@ -27,6 +27,11 @@ _FAR_SHARE, _FAR_READERS = 0.25, 4
 _KNOWN_SHARE = 0.5
 _CODES = frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"))
 _NUMBERED = re.compile(r"(.*?)[._ -]?(\d+)")
+# "block2a" of "block2a_expand_conv", "blocks_0" of "blocks_0__depthwise_conv": Keras' names have no deeper scopes.
+_PART_OF_BLOCK = re.compile(
+    # The 2 of conv2d is no number of a block.
+    r"(?P<block>.*?[A-Za-z].*?(?<!\d)(?!\dd[._ -])\d+[a-z]?)[._ -]+(?P<rest>.*[A-Za-z].*)"
+)
 # What a block is for: these first.
 _PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Attention", "LSTM", "GRU")
 
@@ -71,7 +76,7 @@ def grouped(graph: Graph, wiring: Wiring | None = None) -> Grouping:
     if len(root.children) == 1:  # One closed box is no first view.
         only = root.children[0]
         root.children, root.ops = only.children, sorted([*root.ops, *only.ops])
-    _divide(root, graph, wiring)
+    _divide(root, labels, graph, wiring)
     names: list[str] = []
     parents: list[int] = []
     group = [-1] * len(graph.ops)
@@ -285,20 +290,66 @@ def _fold(root: _Group, labels: list[str]) -> None:
         group.ops.sort()
 
 
-def _divide(root: _Group, graph: Graph, wiring: Wiring) -> None:
+def _divide(root: _Group, labels: Sequence[str], graph: Graph, wiring: Wiring) -> None:
     """Leave no level with more children than can be read."""
     for group in _inside_out(root):
-        if len(group.children) + len(group.ops) > _MOST_CHILDREN:
-            group.children = _by_number(group.children)
-        if len(group.children) + len(group.ops) > _MOST_CHILDREN and len(group.ops) > _LARGEST_BLOCK:
-            for block in _cut([wiring.live[i] for i in group.ops]):
-                inside = [group.ops[at] for at in block]
-                group.children.append(_Group(_main_ops(graph, inside), ops=inside))
-            group.ops = []
-        while len(group.children) > _MOST_CHILDREN:
-            parts = [group.children[block.start : block.stop] for block in _cut([0] * len(group.children))]
-            group.children = [_Group(f"{part[0].name} … {part[-1].name}", part) for part in parts]
-        group.children.sort(key=lambda child: child.first)
+        many = len(group.children) + len(group.ops) > _MOST_CHILDREN
+        for level in (*(_by_block(group, labels) if many else ()), group):
+            _limit(level, graph, wiring)
+
+
+def _limit(group: _Group, graph: Graph, wiring: Wiring) -> None:
+    """Put children together by number, ops by cuts, if there are too many."""
+    if len(group.children) + len(group.ops) > _MOST_CHILDREN:
+        group.children = _by_number(group.children)
+    if len(group.children) + len(group.ops) > _MOST_CHILDREN and len(group.ops) > _LARGEST_BLOCK:
+        for block in _cut([wiring.live[i] for i in group.ops]):
+            inside = [group.ops[at] for at in block]
+            group.children.append(_Group(_main_ops(graph, inside), ops=inside))
+        group.ops = []
+    while len(group.children) > _MOST_CHILDREN:
+        parts = [group.children[block.start : block.stop] for block in _cut([0] * len(group.children))]
+        group.children = [_Group(f"{part[0].name} … {part[-1].name}", part) for part in parts]
+    group.children.sort(key=lambda child: child.first)
+
+
+def _by_block(group: _Group, labels: Sequence[str]) -> list[_Group]:
+    """Put children and ops together whose names begin with the same numbered blocks; returns the new groups, those
+    inside first.
+    """
+    made: dict[Path, _Group] = {(): group}
+
+    def at(path: Path) -> _Group:
+        if path not in made:
+            parent = at(path[:-1])
+            made[path] = _Group(path[-1])
+            parent.children.append(made[path])
+        return made[path]
+
+    children, ops = group.children, group.ops
+    group.children, group.ops = [], []
+    for child in children:
+        at(_blocks(child.name)).children.append(child)
+    for op in ops:
+        at(_blocks(labels[op])).ops.append(op)
+    kept = []
+    for path in sorted(made, key=len, reverse=True)[:-1]:
+        block, parent = made[path], made[path[:-1]]
+        if len(block.children) + len(block.ops) > 1:
+            kept.append(block)
+            continue
+        parent.children = [child for child in parent.children if child is not block] + block.children
+        parent.ops = sorted([*parent.ops, *block.ops])
+    return kept
+
+
+def _blocks(name: str) -> Path:
+    """The numbered blocks that a name begins with: conv2 and block1 of conv2_block1_1_conv."""
+    found: list[str] = []
+    while part := _PART_OF_BLOCK.fullmatch(name):
+        found.append(part["block"])
+        name = part["rest"]
+    return tuple(found)
 
 
 def _by_number(groups: Sequence[_Group]) -> list[_Group]:

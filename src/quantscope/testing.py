@@ -183,6 +183,8 @@ def says_what_it_can_do(case: Case, folder: Path) -> None:
     assert backend.missing() == ""
     assert backend.suffix.startswith(".")
     assert backend.sources
+    settled = backend.settled(Recipe())
+    assert backend.settled(settled) == settled
     framework = backend.framework()
     assert framework.name
     assert framework.version
