@@ -1,3 +1,4 @@
+import { sharedScope } from '../app/names';
 import { toNumbers } from './figures';
 import type { Figure, Role, Row, RowColumns } from './types';
 
@@ -55,6 +56,12 @@ export class RowTable {
     return (this.byOp ??= groupBy(this.columns.op)).get(op) ?? [];
   }
 
+  /** The modules around nearly all ops. */
+  get sharedScope(): string {
+    return (this.shared ??= sharedScope(this.columns.op));
+  }
+
+  private shared: string | null = null;
   private byOp: Map<string, number[]> | null = null;
 }
 

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { sharedScope, withoutScope } from './names';
 import { formatRoute, parseRoute, type Route } from './route';
 import {
   ageText,
@@ -84,5 +85,21 @@ describe('words for numbers', () => {
     expect(ageText('2026-01-01T00:00:00Z', Date.parse('2026-01-03T12:00:00Z'))).toBe('2 days ago');
     expect(ageText('2026-01-01T00:00:00Z', Date.parse('2026-01-01T00:00:20Z'))).toBe('just now');
     expect(fileName('C:\\models\\a.onnx')).toBe('a.onnx');
+  });
+});
+
+describe('the scope that names share', () => {
+  test('is the longest around nearly all of them', () => {
+    const names = ['m/body/a/Conv', 'm/body/b/Conv', 'm/body/b/Add', 'm/body/c/Relu', 'output'];
+    expect(sharedScope(names)).toBe('m/body/');
+    expect(names.map((name) => withoutScope(name, 'm/body/')).slice(2)).toEqual(['…/b/Add', '…/c/Relu', 'output']);
+  });
+
+  test('is none where names differ from the start, and a first slash is no module', () => {
+    expect(sharedScope(['/a/Conv', '/b/Conv'])).toBe('');
+    expect(sharedScope(['/model/a/Conv', '/model/b/Conv'])).toBe('/model/');
+    expect(sharedScope(['a/Conv'])).toBe('');
+    expect(sharedScope([])).toBe('');
+    expect(withoutScope('/a/Conv', '')).toBe('/a/Conv');
   });
 });

@@ -1,4 +1,5 @@
 import { useMemo } from 'react';
+import { Name } from '../app/Name';
 import { countText } from '../app/text';
 import { isWorse } from '../colour/scale';
 import { boxOfGroup } from '../graph/ids';
@@ -46,7 +47,7 @@ export function GroupDetails({ model, values, palette, group, onNode }: Props) {
                     style={{ background: palette.ramp[values.step(node)] }}
                     aria-hidden="true"
                   />
-                  <span className={classes.text}>{model.nameOf(node)}</span>
+                  <Name scope={model.sharedScope}>{model.nameOf(node)}</Name>
                   <span className={classes.value}>{values.text(values.of(node))}</span>
                 </button>
               </li>

@@ -1,5 +1,6 @@
 import { toNumber } from '../api/figures';
 import type { Sensitivities } from '../api/types';
+import { sharedScope } from '../app/names';
 import type { RunState } from '../app/route';
 import { alignedText, countText } from '../app/text';
 import { scaleOfShares } from '../colour/scale';
@@ -91,6 +92,7 @@ export function effectColumns(effects: readonly Effect[], noun: 'op' | 'module')
       title: noun === 'op' ? 'Op' : 'Module',
       width: 150,
       grows: true,
+      scope: sharedScope(effects.map(({ name }) => name)),
       text: (row) => effects[row].name,
     },
     { id: 'type', title: noun === 'op' ? 'Type' : 'Holds', width: 84, text: (row) => effects[row].type },

@@ -1,3 +1,4 @@
+import { sharedScope } from '../app/names';
 import { type BoxId, boxOfGroup, groupOfBox, isGroup } from './ids';
 
 /** A graph as the server sends it: one array per column; a group's parent comes before it, −1 is the top level. */
@@ -22,6 +23,8 @@ export class GraphModel {
   /** How many ops a group holds, those of its groups included. */
   readonly opCount: Int32Array;
   readonly indexOf: ReadonlyMap<string, number>;
+  /** The modules around nearly all ops. */
+  readonly sharedScope: string;
   private readonly children: BoxId[][];
   private readonly incoming: number[][];
   private readonly outgoing: number[][];
@@ -35,6 +38,7 @@ export class GraphModel {
     this.source = Int32Array.from(edges.src);
     this.target = Int32Array.from(edges.dst);
     this.opCount = new Int32Array(this.groupCount);
+    this.sharedScope = sharedScope(nodes.name);
     this.indexOf = new Map(nodes.name.map((name, index) => [name, index]));
     this.children = Array.from({ length: this.groupCount + 1 }, () => []);
     this.adopt();

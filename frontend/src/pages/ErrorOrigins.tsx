@@ -1,6 +1,7 @@
 import { useMemo } from 'react';
 import type { RowTable } from '../api/rows';
 import { Card } from '../app/Card';
+import { Name } from '../app/Name';
 import { formatRoute } from '../app/route';
 import { shareText } from '../app/text';
 import { useDark } from '../app/use-dark';
@@ -52,7 +53,7 @@ function Origin({ run, table, row, metric }: { run: string; table: RowTable; row
   return (
     <li>
       <a href={formatRoute({ page: 'run', run, view: 'graph', state: { op, row: table.index(row) } })} title={op}>
-        {op}
+        <Name scope={table.sharedScope}>{op}</Name>
       </a>
       <span className={classes.type}>{table.text('op_type', row)}</span>
       <span className={classes.track}>

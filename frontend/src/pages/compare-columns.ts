@@ -1,5 +1,6 @@
 import { toNumber, toNumbers } from '../api/figures';
 import type { Comparison, Figure } from '../api/types';
+import { sharedScope } from '../app/names';
 import { numberText } from '../app/text';
 import { type Metric, METRICS } from '../metrics/metrics';
 import type { Column } from '../table/column';
@@ -60,7 +61,14 @@ export function compareColumns(comparison: Comparison, metric: Metric): Column[]
       `${numberText(toNumber(from.quantized_min[row]), 3)} … ${numberText(toNumber(from.quantized_max[row]), 3)}`,
   });
   return [
-    { id: 'op', title: 'Op', width: 240, grows: true, text: (row) => comparison.op[row] },
+    {
+      id: 'op',
+      title: 'Op',
+      width: 240,
+      grows: true,
+      scope: sharedScope(comparison.op),
+      text: (row) => comparison.op[row],
+    },
     { id: 'op_type', title: 'Type', width: 100, text: (row) => comparison.op_type[row] },
     { id: 'role', title: 'Role', width: 84, text: (row) => comparison.role[row] },
     side('a', a),

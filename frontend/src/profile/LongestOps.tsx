@@ -1,4 +1,5 @@
 import { Card } from '../app/Card';
+import { Name } from '../app/Name';
 import { formatRoute } from '../app/route';
 import { shareText } from '../app/text';
 import type { ProfileTable } from './profile-table';
@@ -25,7 +26,7 @@ export function LongestOps({ run, table }: { run: string; table: ProfileTable })
               href={formatRoute({ page: 'run', run, view: 'profile', state: { op: table.name(row) } })}
               title={table.name(row)}
             >
-              {table.name(row)}
+              <Name scope={table.sharedScope}>{table.name(row)}</Name>
             </a>
             <span className={classes.track}>
               <span data-side={main} style={{ width: `${(100 * (times[row] || 0)) / longest}%` }} />

@@ -42,7 +42,7 @@ export function SettingsCard({ profile }: { profile: Profile }) {
                   <>
                     <td>{timeText(toNumber(each.quantized?.p50_us))}</td>
                     <td>{numberText(toNumber(each.quantized?.throughput))}</td>
-                    <td className={classes.tone} data-tone={speedTone(each)}>
+                    <td className={`${classes.tone} ${classes.wraps}`} data-tone={speedTone(each)}>
                       {speedLine(each)}
                       {!each.settled && <span title="The interval did not come within ±3 %"> *</span>}
                     </td>

@@ -112,7 +112,7 @@ export function profileColumns(table: ProfileTable, charted: Charted | null): Co
   const isTotal = ({ id }: Column): boolean => id.endsWith('total_us');
   return [
     ...(charted ? [chartColumn(table, charted)] : []),
-    { id: 'op', title: 'Op', width: 190, grows: true, text: (row) => table.name(row) },
+    { id: 'op', title: 'Op', width: 190, grows: true, scope: table.sharedScope, text: (row) => table.name(row) },
     { id: 'type', title: 'Type', width: 104, text: (row) => table.type(row) },
     ...[...reference, ...main].filter(isTotal),
     ...(both ? [speedupColumn(table)] : []),

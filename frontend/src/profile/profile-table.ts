@@ -1,5 +1,6 @@
 import { toNumbers } from '../api/figures';
 import type { Figure, LatencyComparison, OpTimings, Profile, Side } from '../api/types';
+import { sharedScope } from '../app/names';
 
 type FiguresOf<S extends Side> = keyof OpTimings extends infer K
   ? K extends `${S}_${infer Name}`
@@ -41,6 +42,13 @@ export class ProfileTable {
   name(row: number): string {
     return this.profile.ops.name[row];
   }
+
+  /** The modules around nearly all ops. */
+  get sharedScope(): string {
+    return (this.shared ??= sharedScope(this.profile.ops.name));
+  }
+
+  private shared: string | null = null;
 
   type(row: number): string {
     return this.profile.ops.op_type[row];

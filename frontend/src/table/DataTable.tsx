@@ -1,6 +1,7 @@
 import { Checkbox } from '@mantine/core';
 import { useVirtualizer } from '@tanstack/react-virtual';
 import { type KeyboardEvent, type ReactNode, useEffect, useMemo, useRef } from 'react';
+import { Name } from '../app/Name';
 import { rem, useRootScale } from '../app/root-scale';
 import type { Column } from './column';
 import classes from './DataTable.module.css';
@@ -162,7 +163,7 @@ function Cell({ column, row }: { column: Column; row: number }) {
           style={swatch === null ? undefined : { background: swatch }}
         />
       )}
-      {text}
+      {column.scope === undefined ? text : <Name scope={column.scope}>{text}</Name>}
     </div>
   );
 }

@@ -4,6 +4,8 @@ export interface Column {
   title: string;
   hint?: string;
   width: number;
+  /** It holds names, of which this scope is not shown; where there is no room for one, its end is seen. */
+  scope?: string;
   /** Takes what width is left. */
   grows?: boolean;
   /** Whether the first click on the heading puts the largest values on top. */

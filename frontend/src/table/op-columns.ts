@@ -5,12 +5,18 @@ import { stepOf } from '../colour/scale';
 import { type Metric, METRICS, OUTPUT_ERROR, rampOf, scaleFor } from '../metrics/metrics';
 import type { Column } from './column';
 
-const textColumn = (rows: RowTable, id: TextColumn, title: string, width: number, grows = false): Column => ({
+const textColumn = (
+  rows: RowTable,
+  id: TextColumn,
+  title: string,
+  width: number,
+  more: Partial<Column> = {},
+): Column => ({
   id,
   title,
   width,
-  grows,
   text: (row) => rows.text(id, row),
+  ...more,
 });
 
 const numberColumn = (
@@ -62,7 +68,7 @@ export function opColumns(rows: RowTable, dark: boolean): Column[] {
     numberColumn(rows, `${side}_infinity_count`, side === 'reference' ? 'Infinite' : 'Quantized infinite'),
   ]);
   return [
-    textColumn(rows, 'op', 'Op', 220, true),
+    textColumn(rows, 'op', 'Op', 256, { grows: true, scope: rows.sharedScope }),
     metricColumn(rows, OUTPUT_ERROR, dark),
     textColumn(rows, 'op_type', 'Type', 110),
     ...metrics,
@@ -71,9 +77,9 @@ export function opColumns(rows: RowTable, dark: boolean): Column[] {
     textColumn(rows, 'granularity', 'Granularity', 132),
     numberColumn(rows, 'scale', 'Scale'),
     numberColumn(rows, 'zero_point', 'Zero point'),
-    textColumn(rows, 'scope', 'Scope', 160),
-    textColumn(rows, 'tensor', 'Tensor', 180),
-    textColumn(rows, 'quantized_tensor', 'Quantized tensor', 180),
+    textColumn(rows, 'scope', 'Scope', 160, { scope: rows.sharedScope }),
+    textColumn(rows, 'tensor', 'Tensor', 180, { scope: rows.sharedScope }),
+    textColumn(rows, 'quantized_tensor', 'Quantized tensor', 180, { scope: rows.sharedScope }),
     textColumn(rows, 'absorbed', 'Absorbed', 110),
     textColumn(rows, 'remark', 'Remark', 160),
   ];
