@@ -103,7 +103,7 @@ def test_a_run_says_whether_it_has_a_profile(client: TestClient) -> None:
     document = client.get("/api/runs/timed").json()
     assert (document["accuracy"], document["coverage"]) == ([], None)
     assert document["command"].split()[:2] == ["quantscope", "profile"]
-    assert document["command"].endswith("plain.int8.onnx")
+    assert document["command"].endswith("plain.int8.onnx --batch 4,1 --threads 1 --time 0.5")
     assert client.get("/api/runs/timed/rows").json()["op"] == []
 
 
