@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_ranges_do_not_depend_on_the_batch_size() -> None:
     x[5] *= 33
     model = BACKEND.prepare(BACKEND.load(convolutions()))
     samples = Samples.of(x).for_inputs(model.graph.inputs)
-    found = [calibrate(BACKEND, model, Recipe(), samples.batches(size))[0] for size in (1, 4, 33)]
+    found = [calibrate(BACKEND, model, Recipe(), partial(samples.batches, size))[0] for size in (1, 4, 33)]
     assert found[0].keys() == found[1].keys() == found[2].keys()
     assert {"x", "c1", "r1", "c2", "g", "f", "logits"} <= found[0].keys()
     assert found[0]["x"] == (float(x.min()), float(x.max()))
@@ -87,7 +88,7 @@ def test_values_that_are_not_finite_are_noted() -> None:
     x[2, 0, 0, 0] = np.inf
     model = BACKEND.prepare(BACKEND.load(convolutions()))
     samples = Samples.of(x).for_inputs(model.graph.inputs)
-    _, notes = calibrate(BACKEND, model, Recipe(), samples.batches(1))
+    _, notes = calibrate(BACKEND, model, Recipe(), partial(samples.batches, 1))
     assert "not finite" in notes[0]
     assert "'x'" in notes[0]
 
@@ -98,6 +99,26 @@ def test_the_range_of_an_input_is_that_of_the_samples_however_they_lie_in_memory
     model = BACKEND.load(convolutions())
     samples = Samples.of({"x": x}).for_inputs(model.graph.inputs)
     for _ in range(5):
-        ranges, notes = calibrate(BACKEND, model, Recipe(), samples.batches(3))
+        ranges, notes = calibrate(BACKEND, model, Recipe(), partial(samples.batches, 3))
         assert ranges["x"] == (x.min(), x.max())
         assert not notes
+
+
+def test_ranges_and_progress_are_the_same_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = BACKEND.prepare(BACKEND.load(convolutions()))
+    batches = partial(Samples.of(images(7)).for_inputs(model.graph.inputs).batches, 2)
+    opened: list[int] = []
+    real = type(BACKEND).open
+
+    def counted(self: Any, model: Any, tensors: Any, **options: Any) -> Any:
+        opened.append(len(tensors))
+        return real(self, model, tensors, **options)
+
+    monkeypatch.setattr(type(BACKEND), "open", counted)
+    told: list[int] = []
+    whole = calibrate(BACKEND, model, Recipe(), batches, progress=told.append)
+    assert (len(opened), sum(told)) == (1, 7)
+    told.clear()
+    assert calibrate(BACKEND, model, Recipe(), batches, memory_bytes=1, progress=told.append) == whole
+    assert opened[1:] == [1] * opened[0]
+    assert sum(told) == 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,22 @@ import pytest
 from numpy.typing import NDArray
 
 import quantscope
-from quantscope.backends.base import Backend, Model
+from quantscope.backends.base import Backend, Model, Trace
 from quantscope.backends.litert.names import is_given, op_name
 from quantscope.backends.registry import backend, backend_for
 from quantscope.calibration import calibrate
 from quantscope.channel_axes import channel_axes
 from quantscope.confirmation import layout, lie_alike
 from quantscope.diagnosis import Diagnosis, TensorDiagnosis
-from quantscope.errors import DataError, ModelError, RecipeError
+from quantscope.errors import DataError, ModelError, OutputError, RecipeError
 from quantscope.pairing import coverage
 from quantscope.recipe import OpRule, Recipe, SpecChange
 from quantscope.samples import Samples
 from quantscope.testing import TinyNetwork
 from quantscope.workflows.diagnosis import paired
 from registry import registry_model
-from tflite import apart, expanded, floored, halved, integer, tiny, wide
+from test_spread import figures
+from tflite import apart, expanded, floored, halved, integer, odd, tiny, wide
 
 LITERT: Backend = backend("litert")
 MISSING = LITERT.missing()
@@ -43,7 +45,7 @@ def activations(found: Diagnosis) -> list[TensorDiagnosis]:
 
 def quantized_by(model: Model, recipe: Recipe, data: Any) -> Model:
     samples = Samples.of(data).for_inputs(model.graph.inputs)
-    ranges, _ = calibrate(LITERT, model, recipe, samples.batches(1), threads=1)
+    ranges, _ = calibrate(LITERT, model, recipe, partial(samples.batches, 1), threads=1)
     return LITERT.quantize(model, recipe, ranges)
 
 
@@ -544,11 +546,99 @@ def test_a_profile_compares_both_models(network: Path, tmp_path: Path) -> None:
 
 
 @needs_litert
-def test_several_passes_over_the_samples_give_the_same_figures(network: Path) -> None:
-    """With room for one tensor there is a pass for each of them."""
-    small = quantscope.diagnose(network, data={"image": images(16)}, memory=40_000, budget_samples=0)
-    large = quantscope.diagnose(network, data={"image": images(16)}, budget_samples=0)
-    assert [row.mse for row in activations(small)] == [row.mse for row in activations(large)]
+@pytest.mark.parametrize("trace", ["deployed", "simulated"])
+def test_tensors_that_are_looked_at_have_the_values_that_litert_keeps_of_them(tmp_path: Path, trace: Trace) -> None:
+    """All at once and one by one, batches of another size too; and the outputs are those of the untouched model."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    from quantscope.backends.litert.interpreters import InterpreterRunner
+
+    model = LITERT.load(integer(tmp_path / "integer.tflite"))
+    content, runnable = model.handle.runnable(trace)
+    places = runnable.reading.places
+    with pytest.warns(UserWarning, match="preserve_all_tensors"):
+        made = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
+    made.allocate_tensors()
+    kept = InterpreterRunner(made, runnable.inputs, places)
+    for batch in (1, 3):
+        x = {"image": images(batch)}
+        expected = kept.run(x)
+        assert len(expected) == len(places)
+        for names in ([], list(places), *([name] for name in places)):
+            with LITERT.open(model, names, trace=trace, threads=1) as runner:
+                for name, values in runner.run(x).items():
+                    np.testing.assert_array_equal(values, expected[name])
+
+
+@needs_litert
+def test_tensors_of_any_kind_can_be_looked_at(tmp_path: Path) -> None:
+    """An input, one that shares its memory with another, one that nobody reads, and those whose size is found late."""
+    model = LITERT.load(odd(tmp_path / "odd.tflite"))
+    x = np.random.default_rng(0).normal(size=(1, 4, 8)).astype(np.float32)
+    rows = x.reshape(4, 8)
+    above = np.argwhere(rows > 0).astype(np.float32)
+    expected = {
+        "x": x, "reshaped": rows, "absolute": np.abs(rows), "unread": -rows, "above": above, "late": -above,
+        "out": np.exp(np.abs(rows)),
+    }  # fmt: skip
+    for names in (list(expected), *([name] for name in expected)):
+        with LITERT.open(model, names, trace="deployed", threads=1) as runner:
+            for factor in (2, 1):
+                found = runner.run({"x": x * np.float32(factor)})
+        assert set(found) == {*names, "out"}
+        for name, values in found.items():
+            np.testing.assert_allclose(values, expected[name], rtol=1e-5)
+
+
+@needs_litert
+def test_there_is_one_message_where_no_temporary_file_can_be_written(
+    network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LITERT.load(network)
+    monkeypatch.setattr("tempfile.tempdir", str(network / "nowhere"))
+    with (
+        pytest.raises(OutputError, match="temporary file"),
+        LITERT.open(model, model.graph.ops[0].outputs, trace="exact", threads=1),
+    ):
+        pass
+
+
+@needs_litert
+@pytest.mark.parametrize("trace", ["deployed", "simulated", "both"])
+def test_passes_change_no_figure(network: Path, trace: Any) -> None:
+    whole = quantscope.diagnose(network, data={"image": images(16)}, trace=trace)
+    passes = quantscope.diagnose(network, data={"image": images(16)}, trace=trace, memory=20_000)
+    assert figures(passes) == figures(whole)
+    assert [row.budget for row in activations(passes)] == [row.budget for row in activations(whole)]
+
+
+@needs_litert
+@pytest.mark.parametrize("trace", ["deployed", "simulated", "both"])
+def test_interpreters_hold_no_more_than_they_may(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trace: Any
+) -> None:
+    from quantscope.backends.litert.interpreters import InterpreterRunner
+
+    held: dict[object, int] = {}
+    run = InterpreterRunner.run
+
+    def counted(self: InterpreterRunner, inputs: Any) -> dict[str, NDArray[Any]]:
+        details = self._interpreter.get_output_details()
+        held[self] = sum(int(np.prod(d["shape"])) * np.dtype(d["dtype"]).itemsize for d in details)
+        return run(self, inputs)
+
+    monkeypatch.setattr(InterpreterRunner, "run", counted)
+    limit, at_once = 20_000, 3 if trace == "both" else 2
+    pair = network, integer(tmp_path / "integer.tflite")
+    for memory in (limit, None):
+        held.clear()
+        quantscope.diagnose(*pair, data={"image": images(16)}, trace=trace, memory=memory, budget_samples=0)
+        # The first one shows what the outputs are if nobody looks; then there are as many as models in each pass.
+        traced = list(held.values())[1:]
+        passes = [sum(traced[i : i + at_once]) for i in range(0, len(traced), at_once)]
+        # Two batches are held beside what the interpreters hold.
+        assert (3 * max(passes) <= limit) == (memory is not None)
+        assert len(passes) == (1 if memory is None else 2)
 
 
 _HELD = """
@@ -561,25 +651,37 @@ def batches():
     for _ in range(int(sys.argv[2])):
         yield {"x": rng.normal(size=(1, 256, 256, 3)).astype(np.float32)}
 
-quantscope.diagnose(sys.argv[1], data=batches, calibration_samples=4, budget_samples=4)
+memory = sys.argv[3] if len(sys.argv) > 3 else None
+quantscope.diagnose(sys.argv[1], data=batches, calibration_samples=4, budget_samples=4, memory=memory)
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
+tells_memory = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="this system does not tell how much memory was held"
+)
+
+
+def held_mib(path: Path, *arguments: str) -> float:
+    """The most memory that a diagnosis of a wide model takes."""
+    command = [sys.executable, "-c", _HELD, str(path), *arguments]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024
 
 
 @needs_litert
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell how much memory was held")
+@tells_memory
 def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     """64 samples in the memory of 8: the tensors of the other 56 would be 450 MiB in float alone."""
     path = wide(tmp_path / "wide.tflite")
-    peaks = [
-        int(
-            subprocess.run(
-                [sys.executable, "-c", _HELD, str(path), count], capture_output=True, text=True, check=True
-            ).stdout
-        )
-        for count in ("8", "64")
-    ]
-    assert peaks[1] - peaks[0] < 80 * 1024, peaks
+    peaks = [held_mib(path, count) for count in ("8", "64")]
+    assert peaks[1] - peaks[0] < 80, peaks
+
+
+@needs_litert
+@tells_memory
+def test_memory_does_not_grow_with_the_tensors_of_a_sample(tmp_path: Path) -> None:
+    """16 large tensors in the memory of 4: the other 12 are 60 MiB in both models together, and held in copies."""
+    paths = [wide(tmp_path / f"{layers}.tflite", layers) for layers in (2, 8)]
+    peaks = [held_mib(path, "6", "16MiB") for path in paths]
+    assert peaks[1] - peaks[0] < 60, peaks
 
 
 # ---------------------------------------------------------------------------------------------------- a real model

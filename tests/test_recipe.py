@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +309,7 @@ class Case:
         self.graph = self.model.graph
         self.feed = {self.graph.inputs[0].name: inputs}
         self.samples = Samples.of(inputs).for_inputs(self.graph.inputs)
-        self.ranges = calibrate(BACKEND, self.model, Recipe(), self.samples.batches(len(inputs)))[0]
+        self.ranges = calibrate(BACKEND, self.model, Recipe(), partial(self.samples.batches, len(inputs)))[0]
         self.reference = outputs(self.model, self.feed)
 
     def quantized(self, recipe: Recipe) -> Model:
@@ -466,7 +467,7 @@ def test_magika_runs_with_16_bits_everywhere_and_4_bit_blocks(magika: Path, file
         activations=QuantSpec(16, False, False), weights=QuantSpec(4, True, False, per_block(32)),
         rules=(OpRule("Conv", "type", weights=SpecChange("int16", granularity=PER_CHANNEL)),),
     )  # fmt: skip
-    ranges, _ = calibrate(BACKEND, model, recipe, samples.batches(8, stop=16))
+    ranges, _ = calibrate(BACKEND, model, recipe, partial(samples.batches, 8, stop=16))
     quantized = BACKEND.quantize(model, recipe, ranges)
     found = dtypes(quantized.handle.model.proto)
     kinds = {op.name: op.op_type for op in model.graph.ops}
@@ -662,7 +663,7 @@ def test_ops_that_preparation_folds_are_noted() -> None:
     assert recipe.fallback_ops(loaded.graph) == {"norm", "/body/conv/Conv"}
     model = BACKEND.prepare(loaded)
     samples = Samples.of(images(4)).for_inputs(model.graph.inputs)
-    ranges, _ = calibrate(BACKEND, model, recipe, samples.batches(4))
+    ranges, _ = calibrate(BACKEND, model, recipe, partial(samples.batches, 4))
     notes = BACKEND.quantize(model, recipe, ranges).notes
     assert any("op 'norm' matches no op of the prepared model" in note for note in notes)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,7 @@ def test_onnxruntimes_calibrator_loses_batches_when_it_shall_save_memory(tmp_pat
         calibrator.collect_data(reader(x))
         ranges[option] = [float(value[0]) for value in calibrator.compute_data()["x"].range_value]
     prepared = BACKEND.prepare(BACKEND.load(model))
-    batches = Samples.of(x).for_inputs(prepared.graph.inputs).batches(4)
+    batches = partial(Samples.of(x).for_inputs(prepared.graph.inputs).batches, 4)
     ours, true = calibrate(BACKEND, prepared, Recipe(), batches)[0]["x"], (float(x.min()), float(x.max()))
     show("range of the input with CalibMaxIntermediateOutputs", ranges[4], ours, true)
     assert ranges[None] == pytest.approx(true), "without the option it is right"

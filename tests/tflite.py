@@ -59,21 +59,22 @@ def halved(path: Path) -> Path:
     return _written(path, {n: w.astype(np.float16) for n, w in _weights(TinyNetwork()).items()}, {}, SIGNATURE)
 
 
-def wide(path: Path) -> Path:
-    """One convolution whose output, of 256×256 pixels and 16 channels, takes 4 MiB in float."""
+def wide(path: Path, layers: int = 1) -> Path:
+    """Convolutions and ReLUs, each with an output of 256×256 pixels and 16 channels, which takes 4 MiB in float."""
     from quantscope.backends.litert.building import Builder
 
     made, rng = Builder(), np.random.default_rng(0)
-    made.tensor("x", [1, 256, 256, 3])
-    made.constant("w", rng.normal(0, 0.3, (16, 1, 1, 3)).astype(np.float32))
-    made.constant("b", np.zeros(16, np.float32))
-    made.tensor("conv", [1, 256, 256, 16])
-    made.tensor("relu", [1, 256, 256, 16])
+    read, channels = made.tensor("x", [1, 256, 256, 3]), 3
+    for i in range(layers):
+        made.constant(f"w{i}", rng.normal(0, 0.3, (16, 1, 1, channels)).astype(np.float32))
+        made.constant(f"b{i}", np.zeros(16, np.float32))
+        conv, relu = (made.tensor(f"{kind}{i}", [1, 256, 256, 16]) for kind in ("conv", "relu"))
+        made.op("CONV_2D", [read, f"w{i}", f"b{i}"], [conv], "Conv2DOptions", **_SAME)
+        made.op("RELU", [conv], [relu])
+        read, channels = relu, 16
     made.constant("axes", np.array([1, 2], np.int32))
     made.tensor("mean", [1, 16])
-    made.op("CONV_2D", ["x", "w", "b"], ["conv"], "Conv2DOptions", **_SAME)
-    made.op("RELU", ["conv"], ["relu"])
-    made.op("MEAN", ["relu", "axes"], ["mean"], "ReducerOptions", keepDims=False)
+    made.op("MEAN", [read, "axes"], ["mean"], "ReducerOptions", keepDims=False)
     path.write_bytes(made.finished(["x"], ["mean"]))
     return path
 
@@ -137,6 +138,31 @@ def chain(path: Path, x: NDArray[Any], layers: Sequence[Layer], *, shared: str =
                 tensor.buffer = first.setdefault(model.buffers[tensor.buffer].data.tobytes(), tensor.buffer)
         content = schema.packed(model)
     path.write_bytes(content)
+    return path
+
+
+def odd(path: Path) -> Path:
+    """A RESHAPE, outputs that nobody reads, and a tensor as long as its input has positive values."""
+    from quantscope.backends.litert.building import Builder
+
+    made = Builder()
+    made.tensor("x", [1, 4, 8])
+    made.constant("shape", np.array([4, 8], np.int32))
+    for name in ("reshaped", "absolute", "unread", "out"):
+        made.tensor(name, [4, 8])
+    made.constant("zero", np.zeros(1, np.float32))
+    made.tensor("is_above", [4, 8], "bool")
+    for name, dtype in (("where", "int64"), ("above", "float32"), ("late", "float32")):
+        made.tensor(name, [None, 2], dtype)
+    made.op("RESHAPE", ["x", "shape"], ["reshaped"], "ReshapeOptions")
+    made.op("ABS", ["reshaped"], ["absolute"])
+    made.op("NEG", ["reshaped"], ["unread"])
+    made.op("GREATER", ["reshaped", "zero"], ["is_above"], "GreaterOptions")
+    made.op("WHERE", ["is_above"], ["where"])
+    made.op("CAST", ["where"], ["above"], "CastOptions")
+    made.op("NEG", ["above"], ["late"])
+    made.op("EXP", ["absolute"], ["out"])
+    path.write_bytes(made.finished(["x"], ["out"]))
     return path
 
 

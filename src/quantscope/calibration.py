@@ -1,9 +1,13 @@
-"""Calibration: one sweep over the samples, in memory that does not grow with them, gives the range of each tensor."""
+"""Calibration: a sweep over the samples gives the range of each tensor, in memory that does not grow with them.
+
+Tensors that do not fit in memory at once are looked at in several passes, with the same ranges.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from quantscope import memory
 from quantscope.backends.base import Backend, Model, Ranges
 from quantscope.errors import DataError
 from quantscope.recipe import Recipe
@@ -11,37 +15,47 @@ from quantscope.samples import Batch
 from quantscope.statistics import TensorStatistics
 from quantscope.statistics.ranges import calibrated_range
 
+_FLOAT_BYTES = 4
+# The framework's tensors, and the copies it gives of them.
+_HELD = 2
+
 
 def observe(
     backend: Backend,
     model: Model,
     recipe: Recipe,
-    batches: Iterable[Batch],
+    batches: Callable[[], Iterable[Batch]],
     *,
     threads: int = 0,
+    memory_bytes: int | None = None,
     progress: Callable[[int], None] = lambda samples: None,
 ) -> tuple[dict[str, TensorStatistics], tuple[str, ...]]:
     """Return the statistics of every tensor that the recipe quantizes, and notes on what was odd.
 
     Args:
         model: prepared by the backend.
-        batches: the samples.
-        progress: called with the number of samples that were just seen.
+        batches: gives the samples, from the first one each time.
+        memory_bytes: of tensors to hold at once; a share of what is free if None.
+        progress: called with a number of samples that were just seen; a sample of several passes counts once.
     Raises:
         DataError: there was no sample.
     """
     names = backend.tensors_to_calibrate(model, recipe)
     statistics = {name: TensorStatistics() for name in names}
-    seen = 0
-    # Op by op: a fused kernel rounds otherwise, and on another processor yet otherwise.
-    with backend.open(model, names, trace="exact", threads=threads) as runner:
-        for batch in batches:
-            values = {**batch.inputs, **runner.run(batch.inputs)}
-            for name in names:
-                if name in values and values[name].dtype.kind == "f":
-                    statistics[name].update(values[name])
-            seen += batch.size
-            progress(batch.size)
+    chunks = _chunks(backend, model, names, next(iter(batches()), None), memory_bytes or memory.budget())
+    seen = told = 0
+    for chunk in chunks:
+        # Op by op: a fused kernel rounds otherwise, and on another processor yet otherwise.
+        with backend.open(model, chunk, trace="exact", threads=threads) as runner:
+            for batch in batches():
+                values = {**batch.inputs, **runner.run(batch.inputs)}
+                for name in chunk:
+                    if name in values and values[name].dtype.kind == "f":
+                        statistics[name].update(values[name])
+                del values
+                seen += batch.size
+                progress(seen // len(chunks) - told)
+                told = seen // len(chunks)
     if not seen:
         raise DataError("no samples to calibrate with", accepted="at least one sample", next_step="check --data")
     odd = [name for name in names if statistics[name].count > statistics[name].finite_count]
@@ -51,6 +65,17 @@ def observe(
         f"calibration met values that are not finite in {len(odd)} tensors, first in {odd[0]!r}; "
         "ranges are those of the finite values",
     )
+
+
+def _chunks(
+    backend: Backend, model: Model, names: Sequence[str], batch: Batch | None, limit: int
+) -> list[Sequence[str]]:
+    """The tensors of each pass: as many as memory holds of a batch's."""
+    if batch is None or not names:
+        return [names]
+    counts = backend.element_counts(model, names, batch.inputs)
+    sizes = [_HELD * _FLOAT_BYTES * counts.get(name, 0) for name in names]
+    return [names[chunk.start : chunk.stop] for chunk in memory.chunks(sizes, limit)]
 
 
 def ranges(statistics: Mapping[str, TensorStatistics], recipe: Recipe) -> Ranges:
@@ -63,11 +88,14 @@ def calibrate(
     backend: Backend,
     model: Model,
     recipe: Recipe,
-    batches: Iterable[Batch],
+    batches: Callable[[], Iterable[Batch]],
     *,
     threads: int = 0,
+    memory_bytes: int | None = None,
     progress: Callable[[int], None] = lambda samples: None,
 ) -> tuple[Ranges, tuple[str, ...]]:
     """Return the range of every tensor that the recipe quantizes, and notes; arguments and errors as of `observe`."""
-    statistics, notes = observe(backend, model, recipe, batches, threads=threads, progress=progress)
+    statistics, notes = observe(
+        backend, model, recipe, batches, threads=threads, memory_bytes=memory_bytes, progress=progress
+    )
     return ranges(statistics, recipe), notes

@@ -204,8 +204,8 @@ def _chunks(
         return [range(len(comparisons))]
     names = [c.pair.reference_name for c in comparisons]
     counts = backend.element_counts(reference, names, batch.inputs)
-    # A batch is held while the next one is computed, in every process that traces one.
-    held = 2 * (plan.workers if plan.scheduler is None else 1)
+    # In every process that traces one, a batch is held while the next one is computed, and copied out of the framework.
+    held = 3 * (plan.workers if plan.scheduler is None else 1)
     sizes = [held * counts.get(c.pair.reference_name, 0) * _bytes_per_element(c) for c in comparisons]
     return memory.chunks(sizes, plan.memory_bytes or memory.budget())
 

@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -118,7 +118,7 @@ class Case:
         prepared = self.backend.prepare(self.model)
         if recipe.equalize:
             prepared = self.backend.equalize(prepared)
-        ranges, _ = calibrate(self.backend, prepared, recipe, self.samples.batches(1), threads=1)
+        ranges, _ = calibrate(self.backend, prepared, recipe, partial(self.samples.batches, 1), threads=1)
         return self.backend.quantize(prepared, recipe, ranges)
 
     def run(self, model: Model, trace: Trace, tensors: list[str] | None = None) -> dict[str, NDArray[Any]]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from quantscope.backends.base import Backend, Model
@@ -74,8 +75,11 @@ def quantized_model(
         if recipe.equalize:
             prepared = backend.equalize(prepared)
     with _stage("calibrate", len(calibration), progress, run_file):
-        batches = samples.batches(size, start=calibration.start, stop=calibration.stop)
-        ranges, notes = calibrate(backend, prepared, recipe, batches, threads=plan.threads, progress=progress.advance)
+        batches = partial(samples.batches, size, start=calibration.start, stop=calibration.stop)
+        ranges, notes = calibrate(
+            backend, prepared, recipe, batches,
+            threads=plan.threads, memory_bytes=plan.memory_bytes, progress=progress.advance,
+        )  # fmt: skip
     with _stage("quantize", None, progress, run_file):
         quantized = backend.quantize(prepared, recipe, ranges)
     quantized = replace(quantized, notes=(*quantized.notes, *notes))

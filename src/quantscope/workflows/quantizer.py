@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from quantscope.backends.base import Backend, Model
@@ -72,7 +72,7 @@ class Quantizer:
             self._progress.stage("calibrate", len(self._calibration))
             found, self._notes[recipe.equalize] = observe(
                 self._backend, prepared, recipe,
-                self._samples.batches(self._size, start=self._calibration.start, stop=self._calibration.stop),
+                partial(self._samples.batches, self._size, start=self._calibration.start, stop=self._calibration.stop),
                 threads=self._threads, progress=self._progress.advance,
             )  # fmt: skip
             statistics |= found

@@ -17,6 +17,7 @@ _TYPES = {
     "uint8": "UINT8",
     "int16": "INT16",
     "int32": "INT32",
+    "int64": "INT64",
     "bool": "BOOL",
 }
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from threading import Lock
 from typing import Any
 
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from quantscope.backends.litert.building import Builder
 from quantscope.backends.litert.float_view import Place
-from quantscope.errors import DataError, ModelError
+from quantscope.backends.litert.outputs import with_outputs
+from quantscope.errors import DataError, ModelError, OutputError
 
 OUTPUT_DTYPES = "biufc"
 
@@ -40,12 +41,7 @@ def _announced() -> None:
 
 
 def interpreter(
-    content: bytes | None,
-    *,
-    path: Path | None = None,
-    threads: int | None = 0,
-    preserve: bool = False,
-    plain: bool = False,
+    content: bytes | None, *, path: Path | None = None, threads: int | None = 0, plain: bool = False
 ) -> Any:
     """An interpreter of a model, ready to be fed.
 
@@ -53,7 +49,6 @@ def interpreter(
         content: the model; or
         path: the file it is in.
         threads: 0 means all cores, None LiteRT's own choice.
-        preserve: keep every tensor, for which each op runs by itself.
         plain: LiteRT's own kernels alone, none of XNNPACK's.
     Raises:
         ModelError: LiteRT refuses the model.
@@ -61,17 +56,13 @@ def interpreter(
     kind = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if plain else litert.OpResolverType.AUTO
     _announced()
     try:
-        with warnings.catch_warnings():
-            # Keeping all tensors takes memory: that is what --memory is for.
-            warnings.simplefilter("ignore")
-            made = litert.Interpreter(
-                model_path=None if path is None else str(path),
-                model_content=content,
-                num_threads=None if threads is None else threads or os.cpu_count() or 1,
-                experimental_op_resolver_type=kind,
-                experimental_preserve_all_tensors=preserve,
-            )
-            made.allocate_tensors()
+        made = litert.Interpreter(
+            model_path=None if path is None else str(path),
+            model_content=content,
+            num_threads=None if threads is None else threads or os.cpu_count() or 1,
+            experimental_op_resolver_type=kind,
+        )
+        made.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise ModelError(
             f"LiteRT cannot run the model: {first_line(error)}",
@@ -162,24 +153,52 @@ class InterpreterRunner:
 
 @contextmanager
 def opened(
-    content: bytes | None,
+    content: bytes,
     inputs: Mapping[str, Place],
     exposed: Mapping[str, Place],
     outputs: Sequence[int],
     *,
     threads: int,
-    path: Path | None = None,
 ) -> Iterator[InterpreterRunner]:
-    """A runner that exposes these tensors; where all of them are outputs, ops are fused as in production.
+    """A runner that exposes these tensors, and holds no others longer than the model needs them.
+
+    What is exposed becomes an output of the model: the kernels are those of production, and compute the same bits.
 
     Args:
-        content: the model; or None for the one in the file `path`.
+        content: the model.
         inputs, exposed: by name.
         outputs: the numbers of the model's outputs.
         threads: 0 means all cores.
     """
-    preserve = not {place.tensor for place in exposed.values()} <= set(outputs)
-    yield InterpreterRunner(interpreter(content, path=path, threads=threads, preserve=preserve), inputs, exposed)
+    more = {place.tensor for place in exposed.values()} - set(outputs)
+    if not more:
+        made = interpreter(content, threads=threads)
+    else:
+        # LiteRT maps a file, so that the weights are in memory once however many runners are open.
+        with _file(with_outputs(content, [*outputs, *sorted(more)])) as path:
+            made = interpreter(None, path=path, threads=threads)
+    yield InterpreterRunner(made, inputs, exposed)
+
+
+@contextmanager
+def _file(parts: Iterable[bytes | memoryview]) -> Iterator[Path]:
+    """A file with this content, which has no name any more afterwards, and is gone when nobody maps it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        file = NamedTemporaryFile(prefix="quantscope-", suffix=".tflite")  # noqa: SIM115 - only writing may fail
+        file.writelines(parts)
+        file.flush()
+    except OSError as error:
+        raise OutputError(
+            f"cannot write a temporary file: {error.strerror or error}",
+            accepted="a folder with room for the model",
+            next_step="name one in the variable TMPDIR",
+        ) from error
+    with file:
+        yield Path(file.name)
 
 
 def first_line(error: BaseException) -> str:

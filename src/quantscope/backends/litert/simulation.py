@@ -168,7 +168,7 @@ class _Simulation:
         ]
         self._real[codes] = real
         if self._code_places.get(name) == codes:
-            # Not from what is dequantized: where all readers take codes, LiteRT leaves that out.
+            # Not from what is dequantized: codes take a quarter of the memory.
             self._places[name] = Place(codes, self._structure.constants.qparams(codes))
 
     def _float_operand(self, tensor: int) -> int:

@@ -22,8 +22,8 @@ from quantscope.qparams import QParams, QuantSpec
 def opened(handle: Handle, tensors: Sequence[str], trace: Trace, *, threads: int) -> Iterator[InterpreterRunner]:
     """A runner that exposes these tensors and the model's outputs.
 
-    Every tensor can be kept while the production kernels run, one op at a time: LiteRT writes no other graph for
-    itself, so that all traces but the simulated one are the model as it is.
+    LiteRT writes no other graph for itself, and what is exposed changes no kernel: all traces but the simulated one
+    are the model as it is.
 
     Raises:
         UnsupportedError: a tensor is not there.
