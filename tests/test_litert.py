@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from quantscope.testing import TinyNetwork
 from quantscope.workflows.diagnosis import paired
 from registry import registry_model
 from test_spread import figures
-from tflite import apart, expanded, floored, halved, integer, odd, tiny, wide
+from tflite import apart, dividing, expanded, floored, halved, integer, odd, tiny, wide
 
 LITERT: Backend = backend("litert")
 MISSING = LITERT.missing()
@@ -513,6 +514,79 @@ def test_an_onnx_model_needs_nothing_of_litert(model: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     # ONNX Runtime brings flatbuffers itself, and does not import it.
     assert done.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------------------------------------------- division
+
+
+def kernel(path: Path, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
+    """What LiteRT's integer kernel makes of these values in a model of `dividing`."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    made = Interpreter(model_path=str(path))
+    made.allocate_tensors()
+    for i, values in enumerate((x, y)):
+        made.set_tensor(i, (np.rint(values * 16) + 3).astype(np.int8))
+    made.invoke()
+    found: NDArray[np.float64] = (made.get_tensor(3).astype(np.float64) + 5) / 8
+    return found
+
+
+@needs_litert
+def test_batches_on_which_an_integer_division_fails_are_run_in_float(tmp_path: Path) -> None:
+    """All commands work on samples with a divisor of zero; on the others the kernel is that of production."""
+    reference, path = dividing(tmp_path / "float.tflite"), dividing(tmp_path / "int8.tflite", "int8")
+    rng = np.random.default_rng(0)
+    x, y = (rng.uniform(1, 6, (16, 8)).astype(np.float32) for _ in "xy")
+    # Of so small a quotient LiteRT's kernel makes the largest code.
+    x[1, 0], y[1, 0] = 1 / 16, 6
+    y[0, 3] = 0
+    with pytest.raises(RuntimeError, match="div"):
+        kernel(path, x[:1], y[:1])
+    theirs = kernel(path, x[1:2], y[1:2])
+    assert theirs[0, 0] == 132 / 8
+    with np.errstate(divide="ignore"):
+        expected = np.minimum(np.rint(x[:1].astype(np.float64) * 16) / np.rint(y[:1].astype(np.float64) * 16), 132 / 8)
+
+    model = LITERT.load(path)
+    assert "'net/div'" in model.notes[0]
+    runners = [LITERT.open(model, tensors, trace="deployed", threads=1) for tensors in ([], ["net/div"])]
+    runners += [LITERT.deploy(source, threads=1) for source in (model, path, replace(model, path=None))]
+    for opened in runners:
+        with opened as runner:
+            for _ in range(2):
+                found = [runner.run({"x": x[i : i + 1], "y": y[i : i + 1]})["net/relu"] for i in range(2)]
+                np.testing.assert_allclose(found[0], expected, atol=1 / 8)
+                np.testing.assert_array_equal(found[1], theirs)
+    with LITERT.profile(model, threads=1) as profiler:
+        np.testing.assert_allclose(profiler.run({"x": x[:1], "y": y[:1]})["net/relu"], expected, atol=1 / 8)
+    data = {"x": x, "y": y}
+    diagnosis = quantscope.diagnose(reference, path, data=data)
+    assert "'net/div'" in diagnosis.notes[0]
+    assert [row.op for row in activations(diagnosis)] == ["net/div", "net/relu"]
+    profile = quantscope.profile(reference, path, data=data, seconds=0.1)
+    assert "'net/div'" in profile.notes[0]
+    assert profile.quantized is not None
+    assert profile.quantized.peak_memory_bytes
+
+
+@needs_litert
+def test_divisions_that_cannot_fail_are_left_as_they_are(tmp_path: Path) -> None:
+    from quantscope.backends.litert.division import in_float
+
+    constants = {value: np.full((1, 8), value, np.int8) for value in (3, 19)}
+    for path, notes in (
+        (dividing(tmp_path / "float.tflite"), 0),
+        (dividing(tmp_path / "constant.tflite", "int8", constants[19]), 0),
+        (dividing(tmp_path / "zero.tflite", "int8", constants[3]), 1),
+    ):
+        content = path.read_bytes()
+        assert (in_float(content) is content) == (not notes)
+        model = LITERT.load(path)
+        assert len(model.notes) == notes
+        with LITERT.deploy(model, threads=1) as runner:
+            found = runner.run({t.name: np.full((1, 8), 2, np.float32) for t in model.graph.inputs})["net/relu"]
+        assert (found == (132 / 8 if notes else found[0, 0])).all()
 
 
 # ---------------------------------------------------------------------------------------------------- speed, memory

@@ -166,6 +166,27 @@ def odd(path: Path) -> Path:
     return path
 
 
+def dividing(path: Path, dtype: str = "float32", divisor: NDArray[Any] | None = None) -> Path:
+    """One tensor divided by another, or by a constant, and a ReLU behind it: in float, or in codes of real values."""
+    from quantscope.backends.litert.building import Builder
+
+    made = Builder()
+    coded = dtype != "float32"
+    scales: dict[str, Any] = {"scale": [1 / 16], "zero_point": [3]} if coded else {}
+    made.tensor("x", [1, 8], dtype, **scales)
+    if divisor is None:
+        made.tensor("y", [1, 8], dtype, **scales)
+    else:
+        made.constant("y", divisor, **scales)
+    quotient: dict[str, Any] = {"scale": [1 / 8], "zero_point": [-5]} if coded else {}
+    for name in ("net/div", "net/relu"):
+        made.tensor(name, [1, 8], dtype, **quotient)
+    made.op("DIV", ["x", "y"], ["net/div"], "DivOptions")
+    made.op("RELU", ["net/div"], ["net/relu"])
+    path.write_bytes(made.finished(["x", "y"] if divisor is None else ["x"], ["net/relu"]))
+    return path
+
+
 def apart(path: Path) -> Path:
     """The same with the ReLU as an op of its own."""
     return _written(path, _weights(TinyNetwork()), {}, SIGNATURE, activation="apart")

@@ -108,7 +108,7 @@ def profile_models(
         added=added_timings(profiled[0].kernels, theirs),
         peak=peak,
         reasons=reasons,
-        notes=tuple(_notes(facts)),
+        notes=tuple(dict.fromkeys((*(note for model in models for note in model.notes), *_notes(facts)))),
         optimized=optimized,
         optimization=backend.optimization,
     )

@@ -28,6 +28,7 @@ from quantscope.workflows.runs import (
     batch_size_for,
     check_writable,
     digest,
+    loaded_model,
     opened,
     opened_again,
     outcome,
@@ -93,7 +94,7 @@ def diagnose(
     """
     progress = progress or Silent()
     backend, float_model, bound = opened(reference, data, labels, preprocessing, progress)
-    given = backend.load(quantized, progress) if quantized is not None else None
+    given = loaded_model(backend, quantized, progress) if quantized is not None else None
     if given is None:
         recipe = settled(backend, float_model, recipe)
     plan = Plan(
@@ -180,7 +181,7 @@ def _run(
     """The whole diagnosis from wherever the run file is."""
     progress = Recorded(progress, run_file)
     with outcome(run_file):
-        for note in reference.notes:
+        for note in (*reference.notes, *(given.notes if given is not None else ())):
             run_file.add_note(note)
         size = batch_size_for(reference, plan.batch_size)
         calibration, evaluation = split(samples, plan, given)

@@ -120,6 +120,12 @@ class LiteRTBackend:
         from quantscope.backends.litert.structure import graph_of
 
         handle = Handle(model)
+        if handle.divisions:
+            names = ", ".join(map(repr, handle.divisions))
+            notes += (
+                f"{names}: LiteRT's integer DIV fails on samples for which it divides by zero, in production too; "
+                "quantscope runs such batches with a float DIV between DEQUANTIZE and QUANTIZE",
+            )
         return Model(self.name, graph_of(handle.structure), handle, path, notes)
 
     def save(self, model: Model, path: Path) -> None:

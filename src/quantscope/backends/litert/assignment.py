@@ -27,8 +27,8 @@ _MOVE_DATA = frozenset(
      "SPACE_TO_DEPTH", "MAX_POOL_2D", "PAD", "MIRROR_PAD", "RESIZE_NEAREST_NEIGHBOR"),
 )  # fmt: skip
 WEIGHTED = frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL"))
-# The integer kernel ends the process when a divisor's code is that of zero.
-_ABORTS = frozenset(("DIV",))
+# The integer kernel fails when a divisor's code is that of zero.
+_FAILING = frozenset(("DIV",))
 _WIDTHS = (8, 16)
 
 
@@ -57,7 +57,7 @@ def supported(activation_bits: int, weight_bits: int) -> frozenset[str]:
     listed = json.loads(default_policy.DEFAULT_JSON_POLICY)["ops_per_config"]
     ours = {theirs: name for name, theirs in QUANTIZER_NAMES.items()}
     names = listed[_POLICIES[activation_bits, weight_bits]]
-    return frozenset(ours.get(name, name) for name in names) - {"INPUT", "OUTPUT", "STABLEHLO_COMPOSITE"} - _ABORTS
+    return frozenset(ours.get(name, name) for name in names) - {"INPUT", "OUTPUT", "STABLEHLO_COMPOSITE"} - _FAILING
 
 
 def check_defaults(recipe: Recipe) -> None:
@@ -168,8 +168,8 @@ class _Walk:
             return "op_types leaves its type out" if left_out else "fallback"
         if not self._computes(op):
             return "its inputs or outputs are no floats"
-        if op.native_type in _ABORTS:
-            return f"LiteRT's integer {op.native_type} ends the process when it divides by zero"
+        if op.native_type in _FAILING:
+            return f"LiteRT's integer {op.native_type} fails on a sample for which it divides by zero"
         if op.native_type not in supported(8, 8) | supported(16, 8):
             return f"LiteRT's quantizer has no form for {op.native_type}"
         return "it gets codes only where its input has some"

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from quantscope.backends.base import Trace
-from quantscope.backends.litert import equalization, metadata, preparation, schema, simulation, weights
+from quantscope.backends.litert import division, equalization, metadata, preparation, schema, simulation, weights
 from quantscope.backends.litert.files import LiteRTModel
 from quantscope.backends.litert.float_view import Reading, reading
 from quantscope.backends.litert.simulation import Runnable
@@ -68,6 +68,15 @@ class Handle:
     @cached_property
     def simulated_content(self) -> bytes:
         return self.model.content if self.simulated is self.written else schema.packed(self.simulated.table)
+
+    @cached_property
+    def divisions(self) -> list[str]:
+        """The names of the integer divisions that fail on some samples."""
+        table = self.model.table
+        graph, names = table.subgraphs[0], self.structure.op_names
+        return [
+            name for name, op in zip(names, graph.operators or (), strict=True) if division.can_fail(table, graph, op)
+        ]
 
     @cached_property
     def weights(self) -> list[Weight]:

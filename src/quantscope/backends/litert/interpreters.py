@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from ai_edge_litert import interpreter as litert
 from numpy.typing import NDArray
 
+from quantscope.backends.litert import division
 from quantscope.backends.litert.building import Builder
 from quantscope.backends.litert.float_view import Place
 from quantscope.backends.litert.outputs import with_outputs
@@ -75,12 +76,22 @@ def interpreter(
 class InterpreterRunner:
     """Runs a model and names what it gives."""
 
-    def __init__(self, made: Any, inputs: Mapping[str, Place], exposed: Mapping[str, Place]) -> None:
-        """`inputs` and `exposed` are tensors by the names under which they are fed and given back."""
+    def __init__(
+        self,
+        made: Any,
+        inputs: Mapping[str, Place],
+        exposed: Mapping[str, Place],
+        otherwise: Callable[[], InterpreterRunner | None] = lambda: None,
+    ) -> None:
+        """`inputs` and `exposed` are tensors by the names under which they are fed and given back.
+
+        `otherwise` gives the runner that runs the batches on which this one fails, if there is one.
+        """
         self._interpreter = made
         self._details = {d["index"]: d for d in made.get_input_details()}
         self._inputs = inputs
         self._exposed = exposed
+        self._otherwise = otherwise
         # An interpreter holds the tensors of one run; whoever traces may ask for the next before this one is read.
         self._running = Lock()
 
@@ -102,6 +113,9 @@ class InterpreterRunner:
             with self._running:
                 read = self._run(arrays)
         except (RuntimeError, ValueError) as error:
+            other = self._otherwise()
+            if other is not None:
+                return other.run(inputs)
             got = ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in inputs.items())
             raise DataError(
                 f"the model fails on a batch ({got}): {first_line(error)}",
@@ -171,13 +185,30 @@ def opened(
         threads: 0 means all cores.
     """
     more = {place.tensor for place in exposed.values()} - set(outputs)
-    if not more:
-        made = interpreter(content, threads=threads)
-    else:
+
+    def exposing(content: bytes) -> Any:
+        if not more:
+            return interpreter(content, threads=threads)
         # LiteRT maps a file, so that the weights are in memory once however many runners are open.
         with _file(with_outputs(content, [*outputs, *sorted(more)])) as path:
-            made = interpreter(None, path=path, threads=threads)
-    yield InterpreterRunner(made, inputs, exposed)
+            return interpreter(None, path=path, threads=threads)
+
+    otherwise = cache(lambda: dividing_in_float(content, exposing, inputs, exposed))
+    yield InterpreterRunner(exposing(content), inputs, exposed, otherwise)
+
+
+def dividing_in_float(
+    content: bytes, made: Callable[[bytes], Any], inputs: Mapping[str, Place], exposed: Mapping[str, Place]
+) -> InterpreterRunner | None:
+    """A runner of the model with its integer divisions in float; None if it has none that can fail.
+
+    Args:
+        content: the model.
+        made: makes an interpreter.
+        inputs, exposed: by name.
+    """
+    changed = division.in_float(content)
+    return None if changed is content else InterpreterRunner(made(changed), inputs, exposed)
 
 
 @contextmanager

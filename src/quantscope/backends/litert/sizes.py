@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantscope.backends.litert import interpreters, schema
+from quantscope.backends.litert import division, interpreters, schema
 from quantscope.backends.litert.handle import Handle
 from quantscope.graph import Graph
 
@@ -19,7 +19,7 @@ def shapes(handle: Handle, inputs: Mapping[str, NDArray[Any]]) -> list[tuple[int
 
     LiteRT finds them when it makes room for the tensors; what depends on values is known after a run.
     """
-    made = interpreters.interpreter(handle.model.content, threads=1, plain=True)
+    made = interpreters.interpreter(division.in_float(handle.model.content), threads=1, plain=True)
     places = handle.written.inputs
     given = list(inputs.values()) if not set(places) <= set(inputs) else [inputs[name] for name in places]
     for place, array in zip(places.values(), given, strict=True):

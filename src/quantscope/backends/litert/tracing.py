@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +57,28 @@ def deployment(
         threads: 0 means LiteRT's own choice.
         optimized: False for LiteRT's own kernels alone, without XNNPACK.
     """
+    opened = partial(interpreters.interpreter, threads=threads or None, plain=not optimized)
     content = handle.model.content if handle is not None and path is None else None
-    made = interpreters.interpreter(content, path=path, threads=threads or None, plain=not optimized)
-    if handle is None:
-        yield InterpreterRunner(made, *_ends(made))
-        return
+    made = opened(content, path=path)
+    inputs, outputs = _ends(made) if handle is None else (handle.written.inputs, _outputs(handle))
+
+    @cache
+    def otherwise() -> InterpreterRunner | None:
+        whole = path.read_bytes() if path is not None else content or b""
+        return interpreters.dividing_in_float(whole, opened, inputs, outputs)
+
+    yield InterpreterRunner(made, inputs, outputs, otherwise)
+
+
+def _outputs(handle: Handle) -> dict[str, Place]:
     structure = handle.structure
-    outputs = {
+    return {
         structure.names[i]: Place(i, structure.constants.qparams(i) if structure.is_codes(i) else None)
         for i in structure.outputs
     }
-    yield InterpreterRunner(made, handle.written.inputs, outputs)
 
 
-def _ends(made: Any) -> tuple[dict[str, Place], dict[str, Place]]:
+def _ends(made: Any) -> tuple[Mapping[str, Place], Mapping[str, Place]]:
     """Inputs and outputs as the interpreter tells of them, by the names of the signature."""
     signatures = made.get_signature_list()
     if signatures:
