@@ -29,7 +29,7 @@ from quantscope.testing import TinyNetwork
 from quantscope.workflows.diagnosis import paired
 from registry import registry_model
 from test_spread import figures
-from tflite import apart, dividing, expanded, floored, halved, integer, odd, tiny, wide
+from tflite import apart, dividing, halved, integer, odd, tiny, wide, with_op
 
 LITERT: Backend = backend("litert")
 MISSING = LITERT.missing()
@@ -375,12 +375,23 @@ def test_a_quantized_model_is_not_quantized_again(network: Path, tmp_path: Path)
 
 
 @needs_litert
-def test_other_shapes_of_the_same_values_can_have_codes(network: Path, tmp_path: Path) -> None:
-    """EXPAND_DIMS has no integer form, RESHAPE has; the prepared model computes the same, and keeps all names."""
-    model = LITERT.load(expanded(tmp_path / "expanded.tflite"))
+@pytest.mark.parametrize(
+    ("native", "name", "written"),
+    [
+        ("EXPAND_DIMS", "net/expand/ExpandDims", "RESHAPE"),
+        # It follows a convolution, from which a product with a constant must not be taken for a part of it.
+        ("NEG", "net/negative/Neg", "MUL"),
+        ("SQUARE", "net/squared/Square", "MUL"),
+    ],
+)
+def test_what_has_no_integer_form_becomes_an_op_that_has_one(
+    network: Path, tmp_path: Path, native: str, name: str, written: str
+) -> None:
+    """The prepared model computes the same bits, and keeps all names."""
+    model = LITERT.load(with_op(tmp_path / "model.tflite", native))
     prepared = LITERT.prepare(model)
-    assert [op.native_type for op in model.graph.ops][2] == "EXPAND_DIMS"
-    assert [op.native_type for op in prepared.graph.ops][2] == "RESHAPE"
+    assert [op.native_type for op in model.graph.ops][2] == native
+    assert [op.native_type for op in prepared.graph.ops][2] == written
     assert [op.name for op in model.graph.ops] == [op.name for op in prepared.graph.ops]
     for batch in (1, 3):
         results = []
@@ -388,8 +399,12 @@ def test_other_shapes_of_the_same_values_can_have_codes(network: Path, tmp_path:
             with LITERT.open(one, [], trace="exact", threads=1) as runner:
                 results.append(runner.run({"image": images(batch)})["scores"])
         np.testing.assert_array_equal(results[0], results[1])
-    assert "EXPAND_DIMS" in LITERT.check(model, Recipe()).in_float["net/expand/ExpandDims"]
+    assert native in LITERT.check(model, Recipe()).in_float[name]
     assert not LITERT.check(prepared, Recipe()).in_float
+    found = quantscope.diagnose(tmp_path / "model.tflite", data={"image": images(16)})
+    assert all(row.sqnr_db > 25 for row in activations(found))
+    assert name in {*(row.op for row in activations(found)), *found.skipped}
+    assert coverage(found.skipped, len(model.graph.ops)) == 1
     plain = LITERT.load(network)
     assert LITERT.prepare(plain) is plain
 
@@ -594,7 +609,7 @@ def test_divisions_that_cannot_fail_are_left_as_they_are(tmp_path: Path) -> None
 
 @needs_litert
 def test_findings_name_ops_in_float_between_integers(tmp_path: Path) -> None:
-    model = LITERT.load(floored(tmp_path / "floor.tflite"))
+    model = LITERT.load(with_op(tmp_path / "floor.tflite", "FLOOR"))
     quantized = quantized_by(model, Recipe(), {"image": images()})
     assert "no form for FLOOR" in LITERT.check(model, Recipe()).in_float["net/floor/Floor"]
     with LITERT.profile(quantized, threads=1) as profiler:

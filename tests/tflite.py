@@ -23,6 +23,8 @@ SHAPES: Mapping[str, list[int | None]] = {
 BETWEEN: Mapping[str, tuple[str, list[int | None], list[int]]] = {
     "FLOOR": ("net/floor/Floor", [None, 8, 8, 16], [1, 2]),
     "EXPAND_DIMS": ("net/expand/ExpandDims", [None, 1, 8, 8, 16], [1, 2, 3]),
+    "NEG": ("net/negative/Neg", [None, 8, 8, 16], [1, 2]),
+    "SQUARE": ("net/squared/Square", [None, 8, 8, 16], [1, 2]),
 }
 Activation = Literal["fused", "apart", "in codes"]
 _STEP: dict[str, Any] = {"padding": 0, "strideW": 1, "strideH": 1}
@@ -44,14 +46,9 @@ def tiny(path: Path, net: TinyNetwork | None = None) -> Path:
     return _written(path, _weights(net or TinyNetwork()), {}, SIGNATURE)
 
 
-def floored(path: Path) -> Path:
-    """The same with a FLOOR in the middle, which LiteRT has no integer form for."""
-    return _written(path, _weights(TinyNetwork()), {}, SIGNATURE, between="FLOOR")
-
-
-def expanded(path: Path) -> Path:
-    """The same with an axis more, made by EXPAND_DIMS, over which the mean goes too."""
-    return _written(path, _weights(TinyNetwork()), {}, SIGNATURE, between="EXPAND_DIMS")
+def with_op(path: Path, native: str) -> Path:
+    """The same with one of the ops of BETWEEN in the middle."""
+    return _written(path, _weights(TinyNetwork()), {}, SIGNATURE, between=native)
 
 
 def halved(path: Path) -> Path:

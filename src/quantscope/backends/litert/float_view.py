@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quantscope.backends.litert import schema
-from quantscope.backends.litert.op_types import op_type
 from quantscope.backends.litert.structure import DEQUANTIZE, QUANTIZE, Structure, graph_of
 from quantscope.graph import Graph, Op, Tensor
 from quantscope.qparams import QParams
@@ -86,7 +85,7 @@ def _float_graph(structure: Structure) -> Graph:
         return tuple(map(structure.real_name, schema.indices(values)))
 
     ops = [
-        Op(op.name, op_type(native), real(raw.inputs), real(raw.outputs), op.scope, op.attributes, native)
+        Op(op.name, op.op_type, real(raw.inputs), real(raw.outputs), op.scope, op.attributes, native)
         for op, native, raw in zip(whole.ops, structure.native, structure.operators, strict=True)
         if native not in (QUANTIZE, DEQUANTIZE)
     ]

@@ -18,10 +18,11 @@ _WORDS = {
     "CONCATENATION": "concat", "CONV_2D": "Conv2D|conv1d|Conv1D|convolution", "CONV_3D": "Conv3D",
     "DEPTHWISE_CONV_2D": "depthwise|DepthwiseConv2dNative", "DIV": "truediv|div|RealDiv|div_no_nan",
     "EXPAND_DIMS": _SHAPES, "FULLY_CONNECTED": "MatMul|Tensordot|einsum", "GATHER": "GatherV2|embedding_lookup",
-    "GELU": "Gelu", "LOGISTIC": "Sigmoid", "MAX_POOL_2D": "MaxPool", "MEAN": "Mean", "MUL": "mul|Mul", "NEG": "Neg",
-    "PAD": "Pad", "RELU": "Relu", "RELU6": "Relu6", "RESHAPE": _SHAPES, "RSQRT": "Rsqrt",
-    "SOFTMAX": "Softmax", "SQRT": "Sqrt", "SQUEEZE": _SHAPES, "STRIDED_SLICE": "strided_slice", "SUB": "sub|Sub",
-    "SUM": "Sum",
+    "GELU": "Gelu", "LOGISTIC": "Sigmoid", "MAX_POOL_2D": "MaxPool", "MEAN": "Mean",
+    # A product may have been one of these two.
+    "MUL": "mul|Mul|Neg|Square", "NEG": "Neg", "PAD": "Pad", "RELU": "Relu", "RELU6": "Relu6", "RESHAPE": _SHAPES,
+    "RSQRT": "Rsqrt", "SOFTMAX": "Softmax", "SQRT": "Sqrt", "SQUARE": "Square", "SQUEEZE": _SHAPES,
+    "STRIDED_SLICE": "strided_slice", "SUB": "sub|Sub", "SUM": "Sum",
     "TANH": "Tanh", "TRANSPOSE": "transpose|Transpose", "TRANSPOSE_CONV": "conv2d_transpose|Conv2DBackpropInput",
 }  # fmt: skip
 _PRODUCTS = frozenset(("CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV"))

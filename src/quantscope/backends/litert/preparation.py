@@ -13,10 +13,15 @@ from quantscope.backends.litert.structure import DEQUANTIZE, Structure
 
 # They give another shape to the same values.
 _RESHAPING = frozenset(("EXPAND_DIMS", "SQUEEZE"))
+# What they compute is a product, bit by bit: of x and −1, or of x and x.
+_PRODUCTS = frozenset(("NEG", "SQUARE"))
 
 
 def prepared(model: LiteRTModel, structure: Structure) -> LiteRTModel:
-    """The model with weights in float32, and a RESHAPE, which can work on codes, for EXPAND_DIMS and SQUEEZE."""
+    """The model with weights in float32, and with ops that can work on codes for some that cannot.
+
+    RESHAPE stands for EXPAND_DIMS and SQUEEZE, MUL for NEG and SQUARE.
+    """
     unpacking = [
         at
         for at, native in enumerate(structure.native)
@@ -27,19 +32,33 @@ def prepared(model: LiteRTModel, structure: Structure) -> LiteRTModel:
         for at, native in enumerate(structure.native)
         if native in _RESHAPING and (target := _target(structure, at)) is not None
     }
-    if not (targets or unpacking):
+    products = [
+        at
+        for at, native in enumerate(structure.native)
+        if native in _PRODUCTS and structure.dtype(int(structure.operators[at].outputs[0])) == "float32"
+    ]
+    if not (targets or products or unpacking):
         return model
     table = model.copied()
     operators = table.subgraphs[0].operators
     reshape = schema.op_code(table, schema.tables.BuiltinOperator.RESHAPE)
     for at, target in targets.items():
         read, written = int(operators[at].inputs[0]), schema.indices(operators[at].outputs)
-        shape = _constant(table, f"{schema.text(structure.tensors[written[0]].name)}/new_shape", target)
+        shape = _constant(table, structure, at, "new_shape", np.array(target, np.int32))
         made = schema.operator(reshape, [read, shape], written)
         made.builtinOptionsType = schema.tables.BuiltinOptions.ReshapeOptions
         made.builtinOptions = schema.tables.ReshapeOptionsT()
         made.builtinOptions.newShape = target
         operators[at] = made
+    multiply = schema.op_code(table, schema.tables.BuiltinOperator.MUL) if products else 0
+    for at in products:
+        read, written = int(operators[at].inputs[0]), schema.indices(operators[at].outputs)
+        other = read
+        if structure.native[at] == "NEG":
+            other = _constant(table, structure, at, "minus_one", np.array(-1, np.float32))
+        operators[at] = schema.operator(multiply, [read, other], written)
+        operators[at].builtinOptionsType = schema.tables.BuiltinOptions.MulOptions
+        operators[at].builtinOptions = schema.tables.MulOptionsT()
     for at in unpacking:
         stored, tensors = int(operators[at].inputs[0]), table.subgraphs[0].tensors
         written = tensors[int(operators[at].outputs[0])]
@@ -65,10 +84,12 @@ def _target(structure: Structure, at: int) -> list[int] | None:
     return shape if shape and sum(size < 0 for size in shape) <= 1 else None
 
 
-def _constant(table: Any, name: str, values: list[int]) -> int:
+def _constant(table: Any, structure: Structure, at: int, what: str, values: NDArray[Any]) -> int:
+    """The number of a new operand for the op at this position."""
     made = schema.tables.TensorT()
-    made.name, made.type, made.shape = name, schema.tables.TensorType.INT32, np.array([len(values)], np.int32)
-    made.buffer, made.hasRank = _buffer(table, np.array(values, np.int32)), True
+    made.name = f"{schema.text(structure.tensors[int(structure.operators[at].outputs[0])].name)}/{what}"
+    made.type = getattr(schema.tables.TensorType, str(values.dtype).upper())
+    made.shape, made.buffer, made.hasRank = np.array(values.shape, np.int32), _buffer(table, values), True
     tensors = table.subgraphs[0].tensors
     tensors.append(made)
     return len(tensors) - 1

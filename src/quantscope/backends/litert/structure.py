@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Structure:
 
     `root` says by the number of a tensor which one it stands for: codes and what was dequantized stand for the tensor
     that an op computed. `names` are unique, of the tensors as they are; the model's own inputs and outputs go by the
-    names of its signature.
+    names of its signature. `native` says by position what LiteRT calls an op, `op_types` what quantscope does.
     """
 
     def __init__(self, model: LiteRTModel) -> None:
@@ -42,6 +43,7 @@ class Structure:
         self.operators = list(graph.operators or ())
         self.constants = Constants(self.table)
         self.native = [schema.native_type(self.table.operatorCodes[op.opcodeIndex]) for op in self.operators]
+        self.op_types = [op_type(self._kind(at)) for at in range(len(self.operators))]
         self.inputs = [i for i in schema.indices(graph.inputs) if i not in self.constants]
         self.outputs = schema.indices(graph.outputs)
         self.root = list(range(len(self.tensors)))
@@ -49,6 +51,19 @@ class Structure:
             if native in (QUANTIZE, DEQUANTIZE):
                 self.root[int(op.outputs[0])] = self.root[int(op.inputs[0])]
         self._name()
+
+    def _kind(self, position: int) -> str:
+        """What LiteRT calls an op that computes this: a product with −1 is NEG, and one of a tensor with itself SQUARE.
+
+        As such ops are written where a MUL can work on codes and they cannot.
+        """
+        native, read = self.native[position], schema.indices(self.operators[position].inputs)
+        if native != "MUL" or len(read) != 2:
+            return native
+        if read[0] == read[1]:
+            return "SQUARE"
+        factor = next((i for i in read if i in self.constants and math.prod(self.shape(i)) == 1), None)
+        return "NEG" if factor is not None and np.isclose(self.constants.real(factor), -1).all() else native
 
     def _name(self) -> None:
         raw = [schema.text(tensor.name) for tensor in self.tensors]
@@ -163,7 +178,7 @@ def graph_of(structure: Structure) -> Graph:
         ops.append(
             Op(
                 structure.op_names[position],
-                op_type(native),
+                structure.op_types[position],
                 names[0],
                 names[1],
                 placed[position],
