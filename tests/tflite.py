@@ -184,6 +184,92 @@ def dividing(path: Path, dtype: str = "float32", divisor: NDArray[Any] | None = 
     return path
 
 
+def recurrent(path: Path) -> tuple[Path, dict[str, NDArray[np.float32]]]:
+    """A recurrent layer that keeps its state in the model, and a product; the file, and its weights by name.
+
+    4 steps of 3 values in, 2 out.
+    """
+    from quantscope.backends.litert.building import Builder
+
+    made, rng = Builder(), np.random.default_rng(3)
+    shapes = {"inner": (5, 3), "back": (5, 5), "bias": (5,), "head": (2, 20)}
+    weights = {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
+    made.tensor("x", [1, 4, 3])
+    for name, values in weights.items():
+        made.constant(name, values)
+    made.tensor("state", [1, 5], variable=True)
+    made.tensor("rnn", [1, 4, 5])
+    made.constant("flat", np.array([1, 20], np.int32))
+    made.tensor("steps", [1, 20])
+    made.tensor("y", [1, 2])
+    operands = ["x", "inner", "back", "bias", "state"]
+    made.op("UNIDIRECTIONAL_SEQUENCE_RNN", operands, ["rnn"], "SequenceRNNOptions", fusedActivationFunction=4)
+    made.op("RESHAPE", ["rnn", "flat"], ["steps"], "ReshapeOptions", newShape=[1, 20])
+    made.op("FULLY_CONNECTED", ["steps", "head"], ["y"], "FullyConnectedOptions")
+    path.write_bytes(made.finished(["x"], ["y"]))
+    return path, weights
+
+
+def half_read(path: Path) -> Path:
+    """A product of which a SPLIT makes halves, one of them for nobody, as the first step of an LSTM does."""
+    from quantscope.backends.litert.building import Builder
+
+    made = Builder()
+    made.tensor("x", [1, 4])
+    made.constant("w", np.random.default_rng(5).normal(0, 0.5, (6, 4)).astype(np.float32))
+    made.constant("axis", np.array(1, np.int32))
+    made.op("FULLY_CONNECTED", ["x", "w"], [made.tensor("product", [1, 6])], "FullyConnectedOptions")
+    halves = [made.tensor("half", [1, 3]), made.tensor("unread", [1, 3])]
+    made.op("SPLIT", ["axis", "product"], halves, "SplitOptions", numSplits=2)
+    made.op("LOGISTIC", ["half"], [made.tensor("y", [1, 3])])
+    path.write_bytes(made.finished(["x"], ["y"]))
+    return path
+
+
+def looped(path: Path) -> tuple[Path, NDArray[np.float32]]:
+    """A WHILE that multiplies by a matrix three times, and a ReLU; the file, and the matrix.
+
+    Of what the loop carries, the matrix is read by nobody behind it: LiteRT gives it no values there.
+    """
+    from quantscope.backends.litert import schema
+    from quantscope.backends.litert.building import Builder
+
+    matrix = np.random.default_rng(4).normal(0, 0.5, (4, 4)).astype(np.float32)
+    graphs = []
+    for what in ("main", "condition", "body"):
+        made = Builder()
+        carried = [made.tensor("i", [], "int32"), made.tensor("x", [1, 4]), made.tensor("w", [4, 4])]
+        if what == "condition":
+            made.constant("end", np.array(3, np.int32))
+            made.op("LESS", ["i", "end"], [made.tensor("again", [], "bool")])
+            given = ["again"]
+        elif what == "body":
+            made.constant("one", np.array(1, np.int32))
+            made.op("ADD", ["i", "one"], [made.tensor("next", [], "int32")], "AddOptions")
+            made.op("FULLY_CONNECTED", ["x", "w"], [made.tensor("product", [1, 4])], "FullyConnectedOptions")
+            given = ["next", "product", "w"]
+        else:
+            made.constant("zero", np.array(0, np.int32))
+            made.constant("matrix", matrix)
+            behind = [made.tensor("j", [], "int32"), made.tensor("loop", [1, 4]), made.tensor("unread", [4, 4])]
+            options = {"condSubgraphIndex": 1, "bodySubgraphIndex": 2}
+            made.op("WHILE", ["zero", "x", "matrix"], behind, "WhileOptions", **options)
+            made.op("RELU", ["loop"], [made.tensor("y", [1, 4])])
+            carried, given = ["x"], ["y"]
+        graphs.append(schema.unpacked(made.finished(carried, given)))
+    table, *others = graphs
+    for other in others:
+        for tensor in other.subgraphs[0].tensors:
+            tensor.buffer += len(table.buffers)
+        for op in other.subgraphs[0].operators:
+            op.opcodeIndex += len(table.operatorCodes)
+        table.subgraphs += other.subgraphs
+        table.buffers += other.buffers
+        table.operatorCodes += other.operatorCodes
+    path.write_bytes(schema.packed(table))
+    return path, matrix
+
+
 def apart(path: Path) -> Path:
     """The same with the ReLU as an op of its own."""
     return _written(path, _weights(TinyNetwork()), {}, SIGNATURE, activation="apart")

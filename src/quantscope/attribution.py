@@ -179,7 +179,11 @@ def _alike(
     ):
         x, s = run_reference.run(batch.inputs), run_simulated.run(batch.inputs)
     return [
-        part for part in parts if lie_alike(part.simulated.rescaled(x[part.name]), s[part.simulated.quantized_name])
+        part
+        for part in parts
+        if part.name in x
+        and part.simulated.quantized_name in s
+        and lie_alike(part.simulated.rescaled(x[part.name]), s[part.simulated.quantized_name])
     ]
 
 

@@ -140,7 +140,10 @@ class Runner(Protocol):
     """A model ready to run with some of its tensors exposed."""
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The exposed tensors and the model's outputs by name, for one batch; called by several threads at once."""
+        """The exposed tensors and the model's outputs by name, for one batch; called by several threads at once.
+
+        A tensor that this run gave no values, as in a branch that was not taken, is left out.
+        """
         ...
 
 

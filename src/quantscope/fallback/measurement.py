@@ -211,7 +211,13 @@ class Measurement:
             for batch in task.batches[: max(room, 1)]:
                 x, raw = run_reference.run(batch.inputs), run_simulated.run(batch.inputs)
                 if quantized_ops is None or float_ops is None:
-                    alike = [p for name, p in named.items() if lie_alike(p.rescaled(x[name]), raw[p.quantized_name])]
+                    alike = [
+                        pair
+                        for name, pair in named.items()
+                        if name in x
+                        and pair.quantized_name in raw
+                        and lie_alike(pair.rescaled(x[name]), raw[pair.quantized_name])
+                    ]
                     self.groups = groups(task.reference.graph, alike, task.by)
                     leaving = [name for group in self.groups for name in group.leaving]
                     quantized_ops = stack.enter_context(self._opened(task.quantized, "simulated"))

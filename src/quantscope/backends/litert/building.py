@@ -43,12 +43,16 @@ class Builder:
         scale: Sequence[float] = (),
         zero_point: Sequence[int] = (),
         axis: int = 0,
+        variable: bool = False,
     ) -> str:
-        """A tensor that is computed or fed; a dimension that is None is open. Returns its name."""
+        """A tensor that is computed or fed; a dimension that is None is open. Returns its name.
+
+        A variable one keeps its values from run to run.
+        """
         made = schema.tables.TensorT()
         made.name, made.type = name, getattr(schema.tables.TensorType, _TYPES[dtype])
         made.shape = np.array([1 if d is None else d for d in shape], np.int32)
-        made.buffer, made.hasRank = 0, True
+        made.buffer, made.hasRank, made.isVariable = 0, True, variable
         if None in shape:
             made.shapeSignature = np.array([-1 if d is None else d for d in shape], np.int32)
         if len(scale):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -23,6 +24,7 @@ from quantscope.backends.litert.outputs import with_outputs
 from quantscope.errors import DataError, ModelError, OutputError
 
 OUTPUT_DTYPES = "biufc"
+_UNKNOWN_OP = re.compile(r"(?:Select TensorFlow op|unresolved custom op).*Node number \d+ \((.+?)\)", re.DOTALL)
 
 
 @cache
@@ -66,7 +68,7 @@ def interpreter(
         made.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise ModelError(
-            f"LiteRT cannot run the model: {first_line(error)}",
+            f"LiteRT cannot run the model: {_refusal(error)}",
             accepted="a model that ai_edge_litert's Interpreter loads on the CPU, without Flex and custom ops",
             next_step="convert it with built-in ops alone",
         ) from error
@@ -122,7 +124,7 @@ class InterpreterRunner:
                 accepted=", ".join(
                     f"{n}: {self._details[p.tensor]['shape'].tolist()}" for n, p in self._inputs.items()
                 ),
-                next_step="check --batch-size and the preprocessing of the samples",
+                next_step="check --batch-size and the preprocessing of the samples, then how the model was converted",
             ) from error
         found = {}
         for name, place in self._exposed.items():
@@ -135,6 +137,8 @@ class InterpreterRunner:
         self._resize(arrays)
         for tensor, array in arrays.items():
             self._interpreter.set_tensor(tensor, array)
+        # An LSTM would go on from where the sample before ended.
+        self._interpreter.reset_all_variables()
         self._interpreter.invoke()
         return {place.tensor: self._read(place.tensor) for place in self._exposed.values()}
 
@@ -230,6 +234,12 @@ def _file(parts: Iterable[bytes | memoryview]) -> Iterator[Path]:
         ) from error
     with file:
         yield Path(file.name)
+
+
+def _refusal(error: BaseException) -> str:
+    """Why LiteRT refuses a model: by the op's name, if that is one of TensorFlow's or of somebody's own."""
+    unknown = _UNKNOWN_OP.search(str(error))
+    return f"it does not have the op {unknown[1]}" if unknown else first_line(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -176,6 +176,7 @@ def _feed(op: _Alone, values: Mapping[int, NDArray[Any]]) -> None:
         op.made.allocate_tensors()
     for tensor, number in op.inputs.items():
         op.made.set_tensor(number, values[tensor])
+    op.made.reset_all_variables()
 
 
 def _alone(handle: Handle, threads: int, optimized: bool) -> list[_Alone]:
