@@ -29,7 +29,7 @@ from quantscope.testing import TinyNetwork
 from quantscope.workflows.diagnosis import paired
 from registry import registry_model
 from test_spread import figures
-from tflite import apart, dividing, halved, integer, looped, odd, recurrent, tiny, wide, with_op
+from tflite import apart, dividing, half_read, halved, integer, looped, odd, recurrent, tiny, wide, with_op
 
 LITERT: Backend = backend("litert")
 MISSING = LITERT.missing()
@@ -409,6 +409,24 @@ def test_a_run_says_what_litert_makes_of_unsigned_types(network: Path, tmp_path:
     assert settled.weights == SpecChange(dtype="int8")
 
 
+@needs_litert
+def test_an_output_that_nobody_reads_has_codes_like_its_siblings(tmp_path: Path) -> None:
+    """Else LiteRT refuses the model."""
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+    found = quantscope.diagnose(half_read(tmp_path / "half_read.tflite"), data={"x": x})
+    rows = {row.tensor: row for row in activations(found)}
+    assert rows["unread"].scale == rows["half"].scale > 0
+    assert rows["y"].sqnr_db > 20
+
+
+@needs_litert
+def test_a_model_that_is_all_loop_cannot_be_quantized(tmp_path: Path) -> None:
+    path, _ = looped(tmp_path / "looped.tflite")
+    with pytest.raises(RecipeError, match=r"every op stays in float: .*no form for WHILE.*; fallback"):
+        quantscope.quantize(path, {"x": np.ones((4, 4), np.float32)}, recipe=Recipe().with_fallback(["y"]))
+
+
+@needs_litert
 def test_a_quantized_model_is_not_quantized_again(network: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="quantized already"):
         quantscope.quantize(integer(tmp_path / "integer.tflite"), {"image": images()})

@@ -24,6 +24,7 @@ from quantscope.backends.litert.assignment import (
     assign,
     check_defaults,
 )
+from quantscope.backends.litert.constants import Constants
 from quantscope.backends.litert.files import LiteRTModel, checked
 from quantscope.backends.litert.interpreters import first_line
 from quantscope.backends.litert.names import unique
@@ -93,7 +94,11 @@ def quantize(
     if recipe.reduce_range:
         notes.append("reduce_range is left out: LiteRT's kernels add products in 32 bits, which do not saturate")
     if not assignment.chosen:
-        raise RecipeError("the recipe leaves every op in float", accepted="a recipe that quantizes at least one op")
+        raise RecipeError(
+            f"every op stays in float: {'; '.join(dict.fromkeys(assignment.in_float.values()))}",
+            accepted="a recipe and a model of which at least one op can have codes",
+            next_step="leave fewer ops in float; write loops out, in Keras by unroll=True",
+        )
     table, renamed = _normalised(model)
     content = schema.packed(table) if renamed else model.content
     names = [schema.text(tensor.name) for tensor in table.subgraphs[0].tensors]
@@ -113,7 +118,25 @@ def quantize(
             accepted="leaving the op it fails on in float",
             next_step="try --fallback-type for the op's type, or --per-tensor",
         ) from error
-    return checked(bytes(result.quantized_model), "the quantized model"), tuple(notes)
+    return _with_one_type(checked(bytes(result.quantized_model), "the quantized model")), tuple(notes)
+
+
+def _with_one_type(model: LiteRTModel) -> LiteRTModel:
+    """The model with codes in all outputs of its ops that have some.
+
+    The quantizer leaves an output that nobody reads in float, as in the first step of an LSTM, and LiteRT refuses a
+    SPLIT that writes both.
+    """
+    table, changed = model.copied(), False
+    graph, constants = table.subgraphs[0], Constants(table)
+    read = {i for op in graph.operators for i in schema.indices(op.inputs)} | {*schema.indices(graph.outputs)}
+    for op in graph.operators:
+        written = schema.indices(op.outputs)
+        coded = next((graph.tensors[i] for i in written if constants.qparams(i) is not None), None)
+        for tensor in (graph.tensors[i] for i in written if i not in read):
+            if coded is not None and int(tensor.type) in schema.FLOATS:
+                tensor.type, tensor.quantization, changed = coded.type, coded.quantization, True
+    return checked(schema.packed(table), "the quantized model") if changed else model
 
 
 def _summary(unsupported: Mapping[str, str]) -> list[str]:
