@@ -105,6 +105,10 @@ def keras_models(folder: Path) -> None:
     keep(folder / "tokens.npz", given, {"lstm": model(list(given.values()))})
     model.save(folder / "tokens.keras")
     model.export(folder / "tokens_saved", verbose=False)
+    # Other variables than those that its signature reads are restored from this one.
+    specification = [tf.TensorSpec((None, 6), tf.int32, "ids"), tf.TensorSpec((None, 6, 1), name="mask")]
+    signature = tf.function(lambda *arrays: {"lstm": model(list(arrays))}, input_signature=specification)
+    tf.saved_model.save(model, folder / "tokens_tf", signatures=signature)
 
     model = shuffle(nested())
     image = RNG.standard_normal((1, 7, 9, 2)).astype(np.float32)
@@ -156,7 +160,14 @@ def modules(folder: Path) -> None:
     def text(scale: Any, x: Any) -> Any:
         return tf.strings.length(tf.strings.lower(tf.strings.as_string(scale * x)))
 
+    def lists(scale: Any, x: Any) -> Any:
+        found = tf.TensorArray(tf.float32, 3)
+        for i in tf.range(3):
+            found = found.write(i, scale * x[:, i])
+        return found.stack()
+
     functions = {
+        "lists": (lists, (None, 3), tf.float32),
         "text": (text, (1, 3), tf.float32),
         "random": (lambda scale, x: scale * x + tf.random.normal((1, 3)), (1, 3), tf.float32),
         "words": (lambda scale, x: tf.strings.length(x), (1,), tf.string),

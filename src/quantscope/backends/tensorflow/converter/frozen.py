@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 Shape = tuple[int | None, ...]
 Run = Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]]
 
+# What TensorFlow writes above the reason.
+_HEADING = "Graph execution error:"
+
 
 @dataclass(frozen=True)
 class Port:
@@ -38,7 +41,7 @@ class Frozen:
 
 def first_line(error: BaseException | str) -> str:
     """What went wrong, in a line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() not in ("", _HEADING)]
     return lines[0][:300] if lines else type(error).__name__
 
 

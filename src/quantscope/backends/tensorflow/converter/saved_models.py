@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 
 from quantscope.backends.tensorflow.converter.frozen import Frozen, Port, first_line, port
 from quantscope.backends.tensorflow.converter.refusal import refuse_code
@@ -23,6 +23,8 @@ _TAG = "serve"
 _SIGNATURE = "serving_default"
 # TensorFlow itself writes this one into every SavedModel of version 2.
 _INITIALIZER = "__saved_model_init_op"
+# Where a checkpoint of version 2 says which object each of its values belongs to.
+_OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _NEXT_STEP = "save it with model.export(FOLDER), or tf.saved_model.save(model, FOLDER, signatures=...)"
 
 
@@ -44,6 +46,7 @@ def load(folder: Path) -> Frozen:
                 accepted="a complete SavedModel folder",
                 next_step="copy or save it again",
             ) from error
+        _restore_rest(session, graph, folder)
         inputs, outputs = (
             {key: graph.get_tensor_by_name(info.name) for key, info in sorted(ports.items())}
             for ports in (signature.inputs, signature.outputs)
@@ -62,6 +65,7 @@ def load(folder: Path) -> Frozen:
             raise ModelError(
                 f"the variables of {folder} cannot be made constants: {first_line(error)}",
                 accepted="a model whose variables stay as they are while it runs",
+                next_step=_NEXT_STEP,
             ) from error
 
     def run(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
@@ -70,6 +74,36 @@ def load(folder: Path) -> Frozen:
 
     _drop_unused_functions(frozen)
     return Frozen(frozen, _ports(inputs), _ports(outputs), run)
+
+
+def _restore_rest(session: Any, graph: Any, folder: Path) -> None:
+    """Give variables the values that are saved under their names, where loading has left them without one.
+
+    What tf.saved_model.save writes for a model of Keras 3 restores copies that nothing reads.
+    """
+    handles = [op for op in graph.get_operations() if op.type == "VarHandleOp"]
+    is_set = session.run([tf.raw_ops.VarIsInitializedOp(resource=op.outputs[0]) for op in handles])
+    without = [op for op, done in zip(handles, is_set, strict=True) if not done]
+    if without:
+        saved = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+        keys = _checkpoint_keys(saved)
+        session.run([
+            tf.raw_ops.AssignVariableOp(resource=op.outputs[0], value=saved.get_tensor(keys[op.name]))
+            for op in without
+            if op.name in keys
+        ])  # fmt: skip
+
+
+def _checkpoint_keys(saved: Any) -> dict[str, str]:
+    """By the name of a variable what a checkpoint keeps it under; names that several share are left out."""
+    if not saved.has_tensor(_OBJECTS):
+        return {}
+    message = trackable_object_graph_pb2.TrackableObjectGraph.FromString(saved.get_tensor(_OBJECTS))
+    found: dict[str, set[str]] = {}
+    for node in message.nodes:
+        for attribute in node.attributes:
+            found.setdefault(attribute.full_name, set()).add(attribute.checkpoint_key)
+    return {name: next(iter(keys)) for name, keys in found.items() if len(keys) == 1}
 
 
 def _ports(tensors: Mapping[str, Any]) -> tuple[Port, ...]:

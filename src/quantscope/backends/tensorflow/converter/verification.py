@@ -40,6 +40,7 @@ def verified(content: bytes, frozen: Frozen, source: Path) -> list[str]:
             raise ModelError(
                 f"{source} was converted, and LiteRT cannot run the result: {first_line(error)}",
                 accepted="a model that TensorFlow's converter handles",
+                next_step="save the part of the model without the op that is named, or another in its place",
             ) from error
         for port, wanted, got in zip(frozen.outputs, expected, answers, strict=True):
             _compare(port.name, np.asarray(wanted), got, source)
