@@ -223,7 +223,7 @@ def test_ops_without_a_float_form_go_on_with_codes(
     from quantscope.backends.litert import simulation
 
     expected = traced_simulation(integer(tmp_path / "integer.tflite"))
-    monkeypatch.setattr(simulation, "_INTEGER_ONLY", frozenset(("CONV_2D", "MEAN")))
+    monkeypatch.setattr(simulation, "COMPOUND", frozenset(("CONV_2D", "MEAN")))
     found = traced_simulation(tmp_path / "integer.tflite")
     model = LITERT.load(tmp_path / "integer.tflite")
     encoded = LITERT.float_view(model, "simulated").tensors
@@ -266,7 +266,9 @@ def test_a_loop_is_one_op_of_which_some_outputs_may_have_no_values(tmp_path: Pat
         found = [runner.run({"x": sample[None]}) for sample in x]
     assert {name for one in found for name in one} == {"loop", "y"}
     np.testing.assert_allclose([one["loop"][0] for one in found], expected, rtol=1e-5, atol=1e-6)
-    rows = {row.tensor: row for row in activations(quantscope.diagnose(path, data={"x": x}))}
+    diagnosis = quantscope.diagnose(path, data={"x": x})
+    assert diagnosis.notes == ("LiteRT's quantizer leaves in float, with the weights in them: 'j' (WHILE)",)
+    rows = {row.tensor: row for row in activations(diagnosis)}
     assert rows["loop"].isolated_sqnr_db > 10
     assert 10 < rows["y"].sqnr_db < 60
     ranked = quantscope.sensitivity(path, data={"x": x})

@@ -21,6 +21,13 @@ WEIGHTS = {
     "TRANSPOSE_CONV": (1, 0), "BATCH_MATMUL": (1, -1), "EMBEDDING_LOOKUP": (1, 0), "GATHER": (0, 0),
 }  # fmt: skip
 NO_WEIGHT = -1
+# Ops with states or graphs of their own, whose integer forms have operands that the float ones lack.
+COMPOUND = frozenset(
+    (
+        "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM", "LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN",
+        "BIDIRECTIONAL_SEQUENCE_RNN", "RNN", "SVDF", "STABLEHLO_COMPOSITE", "CALL", "CALL_ONCE", "IF", "WHILE",
+    )
+)  # fmt: skip
 BIASES = {"CONV_2D": 2, "CONV_3D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
 
 

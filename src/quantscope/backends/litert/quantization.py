@@ -28,6 +28,7 @@ from quantscope.backends.litert.constants import Constants
 from quantscope.backends.litert.files import LiteRTModel, checked
 from quantscope.backends.litert.interpreters import first_line
 from quantscope.backends.litert.names import unique
+from quantscope.backends.litert.op_types import COMPOUND
 from quantscope.backends.litert.structure import Structure
 from quantscope.backends.litert.weights import operands
 from quantscope.errors import ModelError, RecipeError
@@ -99,6 +100,13 @@ def quantize(
             accepted="a recipe and a model of which at least one op can have codes",
             next_step="leave fewer ops in float; write loops out, in Keras by unroll=True",
         )
+    compound = [
+        f"{name!r} ({native})"
+        for name, native in zip(structure.op_names, structure.native, strict=True)
+        if native in COMPOUND
+    ]
+    if compound:
+        notes.append(f"LiteRT's quantizer leaves in float, with the weights in them: {', '.join(compound)}")
     table, renamed = _normalised(model)
     content = schema.packed(table) if renamed else model.content
     names = [schema.text(tensor.name) for tensor in table.subgraphs[0].tensors]

@@ -18,18 +18,12 @@ from numpy.typing import NDArray
 from quantscope.backends.litert import schema
 from quantscope.backends.litert.files import LiteRTModel
 from quantscope.backends.litert.float_view import Place, Reading
+from quantscope.backends.litert.op_types import COMPOUND
 from quantscope.backends.litert.structure import DEQUANTIZE, QUANTIZE, Structure
 from quantscope.backends.litert.weights import operands
 
 _FLOAT32 = schema.tables.TensorType.FLOAT32
 _QUANTIZE, _DEQUANTIZE = schema.tables.BuiltinOperator.QUANTIZE, schema.tables.BuiltinOperator.DEQUANTIZE
-# Ops with states or graphs of their own, whose integer forms have operands that the float ones lack.
-_INTEGER_ONLY = frozenset(
-    (
-        "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM", "LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN",
-        "BIDIRECTIONAL_SEQUENCE_RNN", "RNN", "SVDF", "STABLEHLO_COMPOSITE", "CALL", "CALL_ONCE", "IF", "WHILE",
-    )
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +126,7 @@ class _Simulation:
                 self._places[s.real_name(outputs[0])] = Place(outputs[0])
             return
         on_codes = any(s.is_codes(i) for i in (*inputs, *outputs) if i >= 0)
-        in_float = on_codes and native not in _INTEGER_ONLY and native == native.upper()
+        in_float = on_codes and native not in COMPOUND and native == native.upper()
         if in_float:
             op = copy.copy(op)
             op.inputs = np.array([self._float_operand(i) for i in inputs], np.int32)
