@@ -229,7 +229,7 @@ def half_read(path: Path) -> Path:
 def looped(path: Path) -> tuple[Path, NDArray[np.float32]]:
     """A WHILE that multiplies by a matrix three times, and a ReLU; the file, and the matrix.
 
-    Of what the loop carries, the matrix is read by nobody behind it: LiteRT gives it no values there.
+    Of what the loop carries, the matrix is read by nobody behind it.
     """
     from quantscope.backends.litert import schema
     from quantscope.backends.litert.building import Builder
