@@ -55,7 +55,7 @@ def assert_close(found: float, expected: Any, name: str, scale: float = 0.0) -> 
 def test_every_activation_figure_equals_float64_numpy(
     magika: Path, files: Samples, tmp_path: Path, batch_size: int
 ) -> None:
-    count = 24
+    count = 10
     diagnosis = quantscope.diagnose(
         magika, data=files, calibration_samples=20, samples=count, batch_size=batch_size,
         output=tmp_path / "int8.onnx",
