@@ -226,6 +226,14 @@ def operators(codes: int) -> onnx.ModelProto:
     return made.model(made.op("DequantizeLinear", [tensor, *activation]))
 
 
+def stem(channels: int = 3, outputs: int = 32, codes: int = UINT8, weights: int = INT8) -> onnx.ModelProto:
+    """The first convolution of a model for images."""
+    made = Quantized(codes, weights)
+    tensor = made.pair(made.input([1, channels, 4 * SIZE, 4 * SIZE]))
+    weight = made.weight([outputs, channels, 3, 3])
+    return made.model(made.pair(made.op("Conv", [tensor, weight], pads=[1, 1, 1, 1], strides=[2, 2])))
+
+
 def dynamic() -> onnx.ModelProto:
     """Three convolutions that are quantized anew in each inference."""
     made, tensor = image()
@@ -339,6 +347,10 @@ ON_CODES = {
     "uint8 weights": ("uint8-weights", "uint8 weights", lambda: convolutions(weights=UINT8), "Conv", "QLinearConv"),
     "dynamic": ("conv-integer", "anew", dynamic, "ConvInteger", "QLinearConv"),
     "groups": ("slow-integer-kernel", "groups", lambda: convolutions(group=16), "Conv", "Conv"),
+    "3 channels": ("unpadded-channels", "no multiple of 4", stem, "Conv", "QLinearConv"),
+    "3 channels of int8": (
+        "unpadded-channels", "no multiple of 4", lambda: stem(codes=INT8), "Conv", "QLinearConv",
+    ),
     "MaxPool": ("slow-integer-kernel", "MaxPool", lambda: alone("MaxPool", kernel_shape=[3, 3]), "MaxPool", "MaxPool"),
     "AveragePool": (
         "slow-integer-kernel", "AveragePool", lambda: alone("AveragePool", kernel_shape=[3, 3]),
@@ -376,6 +388,30 @@ def test_a_model_slowed_by_its_quantization_gets_that_reason_first(name: str) ->
 @pytest.mark.parametrize("name", ON_CODES)
 def test_a_model_slowed_by_an_integer_kernel_gets_that_reason_first(name: str) -> None:
     check(ON_CODES[name])
+
+
+@on_x86
+@pytest.mark.parametrize(
+    ("channels", "outputs", "weights"), [(4, 32, INT8), (18, 32, INT8), (3, 8, INT8), (3, 20, INT8), (3, 32, UINT8)]
+)
+def test_channels_are_to_be_padded_only_where_that_makes_the_kernel_faster(
+    channels: int, outputs: int, weights: int
+) -> None:
+    assert "unpadded-channels" not in rules(BACKEND.load(stem(channels, outputs, weights=weights)))
+
+
+@on_x86
+@pytest.mark.parametrize("codes", [UINT8, INT8])
+def test_padded_channels_change_no_value(codes: int) -> None:
+    model, finding = first(stem(codes=codes))
+    assert finding.changed is not None
+    both = []
+    for which in (model, finding.changed()):
+        with BACKEND.deploy(which, threads=1) as runner:
+            both.append(list(runner.run(feed(model)).values()))
+    for before, after in zip(*both, strict=True):
+        assert np.std(before) > 0
+        np.testing.assert_array_equal(before, after)
 
 
 def test_many_small_ops_are_named_as_what_takes_the_time() -> None:

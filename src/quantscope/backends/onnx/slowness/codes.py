@@ -1,12 +1,15 @@
-"""Integer kernels that are slow for what they are given: signed activations, unsigned weights, pooling, groups."""
+"""Integer kernels that are slow for what they are given: signed activations, unsigned weights, pooling, channels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from quantscope.backends.base import Finding, Kernel
 from quantscope.backends.onnx.slowness import integer_cures
+from quantscope.backends.onnx.slowness.integer_cures import CHANNELS_AT_ONCE
 from quantscope.backends.onnx.slowness.obstacles import Cure
 from quantscope.backends.onnx.slowness.times import Times, on_codes, us
 from quantscope.backends.onnx.slowness.unfused import Made, changed, count, examples
@@ -20,6 +23,11 @@ _UNSIGNED_WEIGHTS = 0.6
 _DYNAMIC = 0.6
 _FEW_CHANNELS = 4
 _GROUPED = 0.7
+# On x86 the kernel that reads codes where they are (MlasConvSym) takes these numbers of outputs, and an int8 weight
+# whose zero points are 0. The share is what it saves with filters of 3×3 or less; with larger ones it is less.
+_OUTPUTS_AT_ONCE, _FEWEST_OUTPUTS = 8, 16
+_MOST_PADDED = 7
+_UNPADDED, _UNPADDED_WIDTH = 0.4, 3
 _SLOWER_THAN_FLOAT: Mapping[str, tuple[float, str, Cure]] = {
     "MaxPool": (
         0.95,
@@ -55,6 +63,7 @@ def slow_on_codes(written: Written, times: Times, made: Made) -> Iterator[Findin
     yield from _dynamic(written, times, made)
     yield from _slower_than_float(written, times, made)
     yield from _grouped(written, times, made)
+    yield from _unpadded(written, times, made)
 
 
 def _named(kernels: Sequence[Kernel]) -> tuple[str, ...]:
@@ -185,13 +194,8 @@ def _are_codes(written: Written, tensor: str) -> bool:
 
 def _grouped(written: Written, times: Times, made: Made) -> Iterator[Finding]:
     names, kernels = [], []
-    for op in written.graph.ops:
-        if op.op_type not in ("Conv", "QLinearConv") or op.attributes.get("group", 1) == 1:
-            continue
-        weight = op.inputs[1 if op.op_type == "Conv" else 3]
-        channels = (*(written.graph.tensor(weight).shape or ()), 0, 0)[1]
-        found = [k for k in times.computing([op.name]) if k.op_type == "QLinearConv"]
-        if found and isinstance(channels, int) and 1 < channels <= _FEW_CHANNELS:
+    for op, shape, found in _convolutions(written, times):
+        if op.attributes.get("group", 1) != 1 and 1 < shape[1] <= _FEW_CHANNELS:
             names.append(op.name)
             kernels += found
     if names:
@@ -201,6 +205,51 @@ def _grouped(written: Written, times: Times, made: Made) -> Iterator[Finding]:
             " weight itself): the integer kernel computes one group after another",
             integer_cures.real_product, made, f"QLinearConv in groups of {_FEW_CHANNELS} channels or fewer",
         )  # fmt: skip
+
+
+def _convolutions(written: Written, times: Times) -> Iterator[tuple[Op, tuple[int, ...], list[Kernel]]]:
+    """Each convolution that runs on codes: the op, the shape of its weight, and its kernels."""
+    for op in written.graph.ops:
+        if op.op_type in ("Conv", "QLinearConv"):
+            shape = written.graph.tensor(op.inputs[1 if op.op_type == "Conv" else 3]).shape or ()
+            sizes = tuple(size for size in shape if isinstance(size, int))
+            found = [k for k in times.computing([op.name]) if k.op_type == "QLinearConv"]
+            if found and len(sizes) == len(shape) > 1:
+                yield op, sizes, found
+
+
+def _unpadded(written: Written, times: Times, made: Made) -> Iterator[Finding]:
+    """Convolutions of few channels that would have a faster kernel if these were a multiple of four."""
+    names, kernels, saved_us = [], [], 0.0
+    for op, (outputs, channels, *window), found in _convolutions(written, times):
+        misses = channels <= _MOST_PADDED and channels % CHANNELS_AT_ONCE > 0 and op.attributes.get("group", 1) == 1
+        fits = outputs >= _FEWEST_OUTPUTS and outputs % _OUTPUTS_AT_ONCE == 0 and _has_symmetric_weight(written, op)
+        if misses and fits and all(k.inputs and k.inputs[0].startswith("uint8[") for k in found):
+            names.append(op.name)
+            kernels += found
+            saved_us += us(found) * _UNPADDED * min(1, _UNPADDED_WIDTH / max(*window, 1))
+    if names:
+        yield Finding(
+            "unpadded-channels",
+            tuple(names),
+            f"QLinearConv reads few channels that are no multiple of {CHANNELS_AT_ONCE} ({count(len(names), 'op')})",
+            f"{us(kernels):.0f} µs: ONNX Runtime's direct kernel for x86 takes {CHANNELS_AT_ONCE} channels at once, and"
+            " the one that is left copies all that lies under the filter for each output; padding was measured to save"
+            f" {_UNPADDED:.0%} of that with a 3×3 filter, less with a larger one; {_slowest(kernels)}",
+            f"pad its input and weight with channels of zeros to a multiple of {CHANNELS_AT_ONCE}, by a Pad of the"
+            " codes behind QuantizeLinear: outputs stay the same; float was measured to gain less, or to lose",
+            saved_us,
+            changed(written, tuple(names), integer_cures.padded_channels, made),
+        )
+
+
+def _has_symmetric_weight(written: Written, op: Op) -> bool:
+    """True if a convolution has a constant int8 weight whose zero points are 0."""
+    if _weight_type(written, op) != "int8":
+        return False
+    conversion = written.dequantization(op.inputs[1])
+    zero = (*conversion.inputs, "")[2] if conversion is not None else op.inputs[5]
+    return not zero or not np.any(written.value(zero))
 
 
 def _slow_kernel(

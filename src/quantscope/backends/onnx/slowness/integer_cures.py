@@ -14,6 +14,9 @@ from quantscope.backends.onnx.slowness.cures import weight_per_channel
 from quantscope.backends.onnx.slowness.rewriting import Rewriting
 from quantscope.backends.onnx.slowness.written import DEQUANTIZE, PRODUCTS, QUANTIZE
 
+CHANNELS_AT_ONCE = 4
+"""ONNX Runtime's direct integer kernel for a convolution takes so many input channels at once."""
+
 _FLIP = 128
 _WEIGHT_PLACES = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "ConvInteger": 1, "MatMulInteger": 1}
 _WEIGHT_ZERO_PLACES = {"QLinearConv": 5, "QLinearMatMul": 5, "QGemm": 5, "ConvInteger": 3, "MatMulInteger": 3}
@@ -137,6 +140,39 @@ def real_product(model: Rewriting, op: str) -> None:
         bias = np.zeros(values.shape[0], np.int32)
         inputs = [model.constant(part) for part in (bias, np.array(1, np.float32), np.array(0, np.int32))]
         model.read(node, 2, model.node(DEQUANTIZE, inputs))
+
+
+def padded_channels(model: Rewriting, op: str) -> None:
+    """Pad the codes that a convolution reads, and its weight, with channels of zeros: every value stays the same."""
+    node = _real(model, model.nodes[op])
+    before, weight = (model.producer(name) for name in node.input[:2])
+    if before is None or weight is None or weight.input[0] not in model.constants:
+        return
+    codes, scale, zero = _unsigned_codes(model, before)
+    values = model.constants.array(weight.input[0])
+    missing = -values.shape[1] % CHANNELS_AT_ONCE
+    pads = [0] * (2 * values.ndim)
+    pads[values.ndim + 1] = missing
+    wide = model.node("Pad", [codes, model.constant(np.array(pads, np.int64)), zero])
+    model.read(node, 0, model.node(DEQUANTIZE, [wide, scale, zero], domain=before.domain))
+    zeros = np.zeros((values.shape[0], missing, *values.shape[2:]), values.dtype)
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in weight.attribute}
+    inputs = [model.constant(np.concatenate([values, zeros], 1)), *weight.input[1:]]
+    model.read(node, 1, model.node(DEQUANTIZE, inputs, domain=weight.domain, **attributes))
+
+
+def _unsigned_codes(model: Rewriting, dequantize: onnx.NodeProto) -> tuple[str, str, str]:
+    """uint8 codes for what is dequantized, their scale and their zero point.
+
+    int8 codes are quantized anew: ONNX Runtime turns them into uint8 ones only with nothing between the conversions.
+    """
+    codes, scale = dequantize.input[:2]
+    zero = (*dequantize.input, "")[2] or model.constant(np.array(0, np.uint8))
+    quantize = model.producer(codes)
+    if quantize is not None and quantize.op_type == QUANTIZE and model.constants.array(zero).dtype == np.int8:
+        zero = model.constant(_unsigned(model, zero))
+        codes = model.node(QUANTIZE, [quantize.input[0], scale, zero], domain=quantize.domain)
+    return codes, scale, zero
 
 
 def depthwise_for_average(model: Rewriting, op: str) -> None:
