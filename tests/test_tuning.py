@@ -473,6 +473,7 @@ def test_what_may_be_faster_in_float() -> None:
         "4 ops without multiply-adds in float": ["mul1", "mul0", "add0", "gone"],
         "all Mul in float": ["mul1", "mul0"],
         "2 ops in float that int8 makes slower": ["conv1", "mul0"],
+        "conv1 in float, which int8 slows down most": ["conv1"],
     }
     assert candidates([op("conv0", "Conv", 100, 40, 10**6)], ["conv0"]) == {}
 

@@ -92,9 +92,10 @@ class TrialTiming:
 def candidates(rows: Sequence[OpTiming], quantized_ops: Sequence[str]) -> dict[str, list[str]]:
     """Return which of the quantized ops may be faster in float, by the name of the change.
 
-    Three sets: ops without multiply-adds, which have little to gain in int8 and cost changes of type; ops of the types
-    that lose time in all; and each op that loses. A single op's time is noisier than the sum over a type. The changes
-    of type around an op are part of its time.
+    Four sets: ops without multiply-adds, which have little to gain in int8 and cost changes of type; ops of the types
+    that lose time in all; each op that loses; and the one that loses most, as others may lose less than the changes of
+    type cost that float needs. A single op's time is noisier than the sum over a type. The changes of type around an op
+    are part of its time.
 
     Args:
         rows: each op's time in both models.
@@ -107,11 +108,14 @@ def candidates(rows: Sequence[OpTiming], quantized_ops: Sequence[str]) -> dict[s
         lost_us[row.op_type] += _lost_us(row)
     types = sorted((op_type for op_type, us in lost_us.items() if us > 0), key=lambda op_type: -lost_us[op_type])
     more = f" and {len(types) - _NAMED_TYPES} more types" if len(types) > _NAMED_TYPES else ""
+    losing = sorted((row for row in both if _lost_us(row) > 0), key=lambda row: -_lost_us(row))
     sets = {
         "{ops} without multiply-adds in float": [row for row in rows if not row.multiply_adds],
         f"all {', '.join(types[:_NAMED_TYPES])}{more} in float": [row for row in both if row.op_type in types],
-        "{ops} in float that int8 makes slower": [row for row in both if _lost_us(row) > 0],
+        "{ops} in float that int8 makes slower": losing,
     }
+    if len(losing) > 1:
+        sets[f"{losing[0].name} in float, which int8 slows down most"] = losing[:1]
     found = {}
     for change, members in sets.items():
         names = {name for row in members for name in row.ops}
