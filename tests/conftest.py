@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 import quantscope
 from browsing import Site, browsing
 from quantscope import demo
-from quantscope.profiling import Profile, Reason, Tried
+from quantscope.profiling import Profile, Reason, Rewritten, Tried
 from quantscope.runfile import RunFile
 from quantscope.samples import Samples
 from quantscope.workflows.ranking import sensitivity
@@ -131,7 +131,7 @@ BRIEFLY: Mapping[str, Any] = {"batches": (4, 1), "threads": (1,), "seconds": 0.5
 
 
 def with_reasons(profile: Profile) -> Profile:
-    """The profile with two reasons that are made up to test how reasons are shown, one of them tried."""
+    """The profile with two reasons and a model written, all made up to test how they are shown; one was tried."""
     first = Reason(
         rule="test",
         ops=(profile.ops[0].name,),
@@ -144,7 +144,8 @@ def with_reasons(profile: Profile) -> Profile:
     second = replace(
         first, title="A reason that nobody tried", ops=tuple(op.name for op in profile.ops[1:4]), tried=None
     )
-    return replace(profile, reasons=(first, second))
+    written = Rewritten("folder/faster.onnx", ("A reason for a test",), Tried(100.0, 50.0, 2.0, 1.9, 2.1), 3)
+    return replace(profile, reasons=(first, second), rewritten=written)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,13 +28,15 @@ import quantscope
 from conftest import convolutions, images, make_model
 from quantscope import Recipe
 from quantscope.advice.commands import profile_arguments_of
-from quantscope.backends.base import Kernel, Peak
+from quantscope.backends.base import Finding, Kernel, Peak
 from quantscope.backends.onnx import BACKEND
+from quantscope.backends.onnx.slowness.obstacles import X86
 from quantscope.cli import main
-from quantscope.errors import DataError, RunFileError
-from quantscope.profiling import Profile
+from quantscope.errors import DataError, OutputError, RunFileError
+from quantscope.profiling import Profile, Tried
 from quantscope.profiling.latency import Times, is_settled, measure, ratio_interval, student_t
 from quantscope.profiling.rows import added_timings, op_timings
+from quantscope.qparams import QuantSpec
 from registry import registry_model
 
 PEAK = Peak(1e11, 4e11, 4e11, 1e10)
@@ -152,6 +155,68 @@ def test_without_optimization_each_op_runs_as_it_is_written(pair: tuple[Path, Pa
     assert not found.reasons, "reasons are about what production runs"
     assert found.quantized is not None
     assert found.quantized.sums.attributed == 1
+
+
+@pytest.fixture(scope="module")
+def signed(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The residual model and its form that x86 processors run in slow kernels."""
+    quantized = tmp_path_factory.mktemp("signed") / "int8.onnx"
+    data = np.random.default_rng(1).normal(0, 1, (4, 16, 32, 32)).astype(np.float32)
+    recipe = Recipe(format="qoperator", activations=QuantSpec.from_dtype("int8"))
+    quantscope.quantize(pair[0], {"x": data}, quantized, recipe=recipe)
+    return pair[0], quantized
+
+
+def rewrite(pair: tuple[Path, Path], output: Path) -> Profile:
+    return quantscope.profile(*pair, shapes={"x": (1, 16, 32, 32)}, threads=[1], seconds=0.3, output=output)
+
+
+on_x86 = pytest.mark.skipif(not X86, reason="the rule holds for x86 processors")
+
+
+@on_x86
+def test_a_faster_model_with_the_same_outputs_is_written(
+    signed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quantscope.profiling.rewriting.gain", lambda *_: Tried(4.0, 1.0, 4.0, 3.0, 5.0))
+    found = rewrite(signed, tmp_path / "faster.onnx").rewritten
+    assert found is not None
+    assert (found.path, found.samples, found.measured.gain) == (str(tmp_path / "faster.onnx"), 1, 4)
+    assert ["int8 activations" in change for change in found.changes] == [True]
+    sessions = [onnxruntime.InferenceSession(str(p)) for p in (signed[1], tmp_path / "faster.onnx")]
+    for seed in range(5):
+        x = np.random.default_rng(seed).normal(0, 2, (1, 16, 32, 32)).astype(np.float32)
+        before, after = (session.run(None, {"x": x})[0] for session in sessions)
+        np.testing.assert_array_equal(before, after)
+    faster = onnx.load(str(tmp_path / "faster.onnx")).graph
+    read = {name for node in faster.node for name in node.input}
+    assert {tensor.name for tensor in faster.initializer} <= read, "what nothing reads is gone"
+
+
+@on_x86
+@pytest.mark.parametrize(("low", "is_exact"), [(0.9, True), (3.0, False)])
+def test_a_change_that_is_not_faster_or_not_exact_is_not_written(
+    low: float, is_exact: bool, signed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quantscope.profiling.rewriting.gain", lambda *_: Tried(1.0, 1.0, 1.0, low, 5.0))
+    other = BACKEND.load(quantscope.quantize(signed[0], {"x": np.ones((2, 16, 32, 32), np.float32)}).handle.model.proto)
+    if not is_exact:
+        promised = Finding("wrong", (), "a change that promises too much", "", "", 1.0, lambda: other, exact=True)
+        monkeypatch.setattr(type(BACKEND), "findings", lambda *_, **__: [promised])
+    found = rewrite(signed, tmp_path / "faster.onnx")
+    assert found.rewritten is None
+    assert not (tmp_path / "faster.onnx").exists()
+    said = "a gain is not sure (1.00×, 0.90 to 5.00)" if is_exact else "outputs would differ"
+    assert any(note.startswith(f"not changed, as {said}") for note in found.notes)
+    assert any(note.startswith("nothing was written") for note in found.notes)
+
+
+def test_a_faster_model_never_takes_the_place_of_one_that_is_read(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    before = pair[1].read_bytes()
+    for output, said in ((pair[1], "is a model that is read"), (tmp_path / "missing" / "a.onnx", "no such folder")):
+        with pytest.raises(OutputError, match=said):
+            rewrite(pair, output)
+    assert pair[1].read_bytes() == before
 
 
 def test_memory_counts_the_models_own_not_that_of_who_asks(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -368,6 +433,8 @@ def test_the_models_of_a_run_are_profiled_into_it(tmp_path: Path) -> None:
         (("--batch", "0"), "batch size 0"),
         (("--optimization", "none"), "--optimization 'none'"),
         (("--optimization", "off", "--try"), "tried without optimization"),
+        (("--optimization", "off", "--output", "faster.onnx"), "tried without optimization"),
+        (("--output", "faster.onnx"), "no quantized one is given"),
         (("--threads", "a"), "--threads 'a'"),
         (("--time", "0"), "0.0 seconds"),
         (("--data", "nothing.npz"), "nothing.npz"),

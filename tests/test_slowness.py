@@ -13,6 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+import quantscope
+from conftest import make_model
 from quantscope.backends.base import Finding, Kernel, Model
 from quantscope.backends.onnx import BACKEND
 from quantscope.backends.onnx.slowness.obstacles import X86
@@ -412,6 +414,23 @@ def test_padded_channels_change_no_value(codes: int) -> None:
     for before, after in zip(*both, strict=True):
         assert np.std(before) > 0
         np.testing.assert_array_equal(before, after)
+
+
+@on_x86
+def test_padded_channels_change_no_value_of_operators_on_codes_with_a_bias() -> None:
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(0, 0.3, (32, 3, 3, 3)).astype(np.float32), "b": rng.normal(0, 1, 32).astype(np.float32)}
+    node = onnx.helper.make_node("Conv", ["x", "w", "b"], ["y"], name="stem", strides=[2, 2])
+    x = rng.normal(0, 1, (3, 3, 64, 64)).astype(np.float32)
+    proto = make_model([node], {"x": [1, 3, 64, 64]}, {"y": [1, 32, 31, 31]}, weights)
+    model = quantscope.quantize(proto, {"x": x}, recipe=quantscope.Recipe(format="qoperator"))
+    _, finding = first(model.handle.model.proto)
+    assert finding.rule == "unpadded-channels"
+    assert finding.exact
+    assert finding.changed is not None
+    with BACKEND.deploy(model, threads=1) as before, BACKEND.deploy(finding.changed(), threads=1) as after:
+        for sample in x:
+            np.testing.assert_array_equal(before.run({"x": sample[None]})["y"], after.run({"x": sample[None]})["y"])
 
 
 def test_many_small_ops_are_named_as_what_takes_the_time() -> None:

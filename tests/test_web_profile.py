@@ -62,6 +62,8 @@ def test_a_link_opens_the_profile_which_says_how_fast_both_models_are(site: Site
             for part in ("title", "evidence", "change"):
                 expect(shown).to_contain_text(reason[part])
         expect(page.get_by_test_id("tried")).to_have_text("tried: 1.25× faster (1.20 to 1.31)")
+        expect(page.get_by_test_id("rewritten")).to_contain_text("2.00× faster (1.90 to 2.10)")
+        expect(page.get_by_test_id("rewritten")).to_contain_text("folder/faster.onnx")
         for added in found["added"]:
             line = page.get_by_test_id("added").get_by_role("row", name=re.compile(f"^{added['op_type']}"))
             expect(line).to_contain_text(str(added["quantized_count"]))

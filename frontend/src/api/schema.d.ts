@@ -924,6 +924,7 @@ export interface components {
             optimized: boolean;
             /** Optimization */
             optimization: string;
+            rewritten: components["schemas"]["Rewritten"] | null;
         };
         /**
          * Progress
@@ -974,6 +975,21 @@ export interface components {
             kind: "removed";
             /** Name */
             name: string;
+        };
+        /**
+         * Rewritten
+         * @description A faster model that was written: what was changed, by the titles of the reasons, and the measured gain in all.
+         *
+         *     Its outputs were found to be those of the quantized model, to the last bit, on `samples` samples.
+         */
+        Rewritten: {
+            /** Path */
+            path: string;
+            /** Changes */
+            changes: string[];
+            measured: components["schemas"]["Tried"];
+            /** Samples */
+            samples: number;
         };
         /**
          * Row

@@ -20,6 +20,7 @@ export type OpTimings = Schemas['OpTimings'];
 export type Operand = Schemas['Operand'];
 export type Profile = Schemas['Profile'];
 export type Reason = Schemas['Reason'];
+export type Rewritten = Schemas['Rewritten'];
 export type Row = Schemas['Row'];
 export type RowDetails = Schemas['RowDetails'];
 export type RowColumns = Schemas['Rows'];

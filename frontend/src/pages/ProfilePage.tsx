@@ -95,7 +95,9 @@ function Profile({ run, state, table }: RunPageProps & { table: ProfileTable }) 
         <ModelsCard profile={profile} />
         {profile.latencies.length > 1 && <SettingsCard profile={profile} />}
       </div>
-      {(profile.quantized || profile.reasons.length > 0) && <Reasons reasons={profile.reasons} onOp={show} />}
+      {(profile.quantized || profile.reasons.length > 0) && (
+        <Reasons reasons={profile.reasons} rewritten={profile.rewritten} onOp={show} />
+      )}
       <div className={classes.charts} data-two={!profile.quantized}>
         <section className={classes.picture} aria-label="Ops by time">
           <OpBars

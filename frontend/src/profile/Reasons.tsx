@@ -1,5 +1,5 @@
 import { toNumber } from '../api/figures';
-import type { Reason } from '../api/types';
+import type { Reason, Rewritten } from '../api/types';
 import { Card } from '../app/Card';
 import { countText } from '../app/text';
 import classes from './Profile.module.css';
@@ -8,13 +8,17 @@ import { speedLine, speedTone, timeText } from './words';
 const SHOWN = 4;
 const SHOWN_OPS = 6;
 
-interface Props {
+interface ListProps {
   reasons: readonly Reason[];
   onOp(op: string): void;
 }
 
+interface Props extends ListProps {
+  rewritten: Rewritten | null;
+}
+
 /** Why time is lost, what to change, and what the change brought where it was tried. */
-export function Reasons({ reasons, onOp }: Props) {
+export function Reasons({ reasons, rewritten, onOp }: Props) {
   return (
     <Card
       title="Where time is lost"
@@ -25,6 +29,7 @@ export function Reasons({ reasons, onOp }: Props) {
         </span>
       }
     >
+      {rewritten && <Written written={rewritten} />}
       {reasons.length ? (
         <>
           <List reasons={reasons.slice(0, SHOWN)} onOp={onOp} />
@@ -42,7 +47,25 @@ export function Reasons({ reasons, onOp }: Props) {
   );
 }
 
-function List({ reasons, onOp }: Props) {
+/** The faster model that was written. */
+function Written({ written }: { written: Rewritten }) {
+  const { path, changes, measured, samples } = written;
+  const { gain, low, high, before_us: before, after_us: after } = measured;
+  return (
+    <div className={classes.written} data-testid="rewritten">
+      <p>
+        <strong>{speedLine({ speedup: gain, low, high })}</strong>, {timeText(toNumber(before))} →{' '}
+        {timeText(toNumber(after))}: {path}
+      </p>
+      <p>
+        Its outputs are those of the quantized model, bit for bit, on {countText(samples, 'sample')}. Changed:{' '}
+        {changes.join('; ')}.
+      </p>
+    </div>
+  );
+}
+
+function List({ reasons, onOp }: ListProps) {
   return (
     <ol className={classes.reasons}>
       {reasons.map((reason, i) => (

@@ -74,6 +74,7 @@ function profile(more: Partial<Profile> = {}): Profile {
     run: '',
     optimized: true,
     optimization: '',
+    rewritten: null,
     ...more,
   };
 }

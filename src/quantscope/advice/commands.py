@@ -57,6 +57,8 @@ def profile_arguments_of(run: str | Path) -> tuple[str, ...]:
             arguments += [option, ",".join(map(in_words, timing[key]))]
     if timing.get("seconds", usual["seconds"]) != usual["seconds"]:
         arguments += ["--time", f"{timing['seconds']:g}"]
+    if timing.get("output"):
+        arguments += ["--output", timing["output"]]
     return (*arguments, *(["--try"] if timing.get("tries") else []))
 
 

@@ -84,7 +84,8 @@ class Finding:
 
     `ops` are names of the model's graph; `cost_us` estimates the time at stake per inference. `changed` makes the model
     with the change, to time it: its outputs need not be right, for which it would have to be calibrated anew. None
-    where nothing can be tried.
+    where nothing can be tried. `exact` promises that the outputs stay the same to the last bit, so that the changed
+    model can be used.
     """
 
     rule: str
@@ -94,6 +95,7 @@ class Finding:
     change: str
     cost_us: float
     changed: Callable[[], Model] | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ Try what would make it faster, and measure the gain:
 On one thread and on four, one sample at a time and eight:
   quantscope profile float.onnx int8.onnx --threads 1,4 --batch 1,8
 
+Write a faster quantized model with the same outputs:
+  quantscope profile float.onnx int8.onnx --output faster.onnx
+
 What does the framework's own optimization bring, and each op without it?
   quantscope profile float.onnx int8.onnx --optimization on,off
   quantscope profile float.tflite int8.tflite --optimization off
@@ -88,6 +91,14 @@ def profile(
     try_: Annotated[
         bool, typer.Option("--try", help=f"Try the {_TRIES} reasons that cost most, and measure what each brings.")
     ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="MODEL",
+            help="Write the quantized model with the changes that make it faster and leave its outputs as they are, to "
+            "the last bit.",
+        ),
+    ] = None,
     run: Annotated[
         Path | None,
         typer.Option(
@@ -113,11 +124,13 @@ def profile(
         result = workflows.profile(
             reference, quantized, data=data, preprocessing=photos.preprocessing(), shapes=_shapes(shape or ()),
             batches=_numbers(batch, "--batch") if batch else None, threads=_numbers(threads, "--threads"),
-            optimized=_optimized(optimization), seconds=time, tries=_TRIES if try_ else 0,
+            optimized=_optimized(optimization), seconds=time, tries=_TRIES if try_ else 0, output=output,
             run=None if again and run is None else run or Path(f"{reference.stem}.qscope"), number_run=run is None,
             progress=progress,
         )  # fmt: skip
     print_profile(result, None if all else top, json)
+    if output is not None and result.rewritten is None:
+        raise typer.Exit(1)
 
 
 def print_profile(profile: Profile, top: int | None, json: bool) -> None:

@@ -10,6 +10,7 @@ from quantscope.profiling.document import (
     OpTiming,
     Profile,
     Reason,
+    Rewritten,
     Sums,
     Tried,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Peak",
     "Profile",
     "Reason",
+    "Rewritten",
     "Sums",
     "Tried",
 ]

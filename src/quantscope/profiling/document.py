@@ -160,6 +160,19 @@ class Tried:
 
 
 @dataclass(frozen=True)
+class Rewritten:
+    """A faster model that was written: what was changed, by the titles of the reasons, and the measured gain in all.
+
+    Its outputs were found to be those of the quantized model, to the last bit, on `samples` samples.
+    """
+
+    path: str
+    changes: tuple[str, ...]
+    measured: Tried
+    samples: int
+
+
+@dataclass(frozen=True)
 class Reason:
     """Why time is lost: the rule that found it, the user's ops it is about, the evidence, and what to change.
 
@@ -198,6 +211,7 @@ class Profile:
     run: str = ""
     optimized: bool = True
     optimization: str = ""
+    rewritten: Rewritten | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The profile as JSON values."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from quantscope.graph import Tensor
 from quantscope.samples import Samples
 
 Inputs = dict[str, NDArray[Any]]
+_SEVERAL = 32
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,14 @@ class InputSource:
             name: np.ascontiguousarray(np.concatenate([array] * repeats[name])[:wanted])
             for name, array in first.items()
         }
+
+    def several(self, size: int) -> Iterator[Inputs]:
+        """Batches of this size, of at most 32 samples in all; one batch where values are made up."""
+        if self.samples is None:
+            yield self.batch(size)
+            return
+        for batch in self.samples.batches(size, stop=max(size, _SEVERAL // size * size)):
+            yield batch.inputs
 
     def _shape(self, tensor: Tensor, size: int | None) -> tuple[int, ...]:
         given = (self.shapes or {}).get(tensor.name)

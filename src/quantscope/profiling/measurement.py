@@ -8,24 +8,34 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from quantscope.backends.base import Backend, Finding, Kernel, Model, Peak
+from quantscope.backends.base import Backend, Kernel, Model, Peak
 from quantscope.errors import DataError, ModelError
 from quantscope.machine import machine
-from quantscope.profiling.document import LatencyComparison, ModelFacts, OpTiming, Profile, Reason, Sums, Tried
+from quantscope.profiling.document import (
+    LatencyComparison,
+    ModelFacts,
+    OpTiming,
+    Profile,
+    Reason,
+    Rewritten,
+    Sums,
+    Tried,
+)
 from quantscope.profiling.footprint import peak_memory
 from quantscope.profiling.inputs import Inputs, InputSource, for_other
-from quantscope.profiling.latency import Load, Measured, Times, measure, ratio_interval
+from quantscope.profiling.latency import Times
+from quantscope.profiling.rewriting import Rewriting
 from quantscope.profiling.rows import added_timings, attributed, op_timings, reference_ops, renamed, sums
+from quantscope.profiling.timing import PARTS, gain, loads, timed
 from quantscope.progress import Progress
 from quantscope.quantized import by_op
 
 AGREEMENT = 0.1
 """The sum over the kernels is said to disagree with the latency beyond this share."""
-_PERCENT = 100
 _FEWEST_RUNS, _MOST_RUNS, _PROFILED_SECONDS = 10, 200, 2.0
 _PROFILER_WARM_UP = 2
 _NO_PEAK = Peak(0.0, 0.0, 0.0, 0.0)
@@ -37,6 +47,7 @@ class Settings:
     each are those of the times per op.
 
     `seconds` bounds the latency at one setting; `tries` is how many reasons to try, `try_seconds` the time for each.
+    `output` is where a faster quantized model with the same outputs is written, None for none.
     """
 
     batches: tuple[int, ...] = (1,)
@@ -45,6 +56,7 @@ class Settings:
     seconds: float = 20.0
     tries: int = 0
     try_seconds: float = 8.0
+    output: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,17 @@ def profile_models(
     reasons: tuple[Reason, ...] = ()
     if quantized is not None and optimized:
         reasons = _reasons(backend, quantized, profiled[1].kernels, names, inputs[1], settings, progress)
+    notes = [*(note for model in models for note in model.notes), *_notes(facts)]
+    rewritten: Rewritten | None = None
+    if quantized is not None and settings.output is not None:
+        batches = [_inputs(models, each)[1] for each in source.several(batch)]
+        rewriting = Rewriting(backend, quantized, batches, threads, settings.try_seconds, progress)
+        rewritten = rewriting.written(profiled[1].kernels, settings.output)
+        notes += rewriting.notes
+        if rewritten is None:
+            notes.append(
+                "nothing was written: no change is known that makes it faster and leaves its outputs as they are"
+            )
     return Profile(
         batch=batch,
         threads=threads,
@@ -108,9 +131,10 @@ def profile_models(
         added=added_timings(profiled[0].kernels, theirs),
         peak=peak,
         reasons=reasons,
-        notes=tuple(dict.fromkeys((*(note for model in models for note in model.notes), *_notes(facts)))),
+        notes=tuple(dict.fromkeys(notes)),
         optimized=optimized,
         optimization=backend.optimization,
+        rewritten=rewritten,
     )
 
 
@@ -125,7 +149,7 @@ def _latencies(
     """The latency at each setting; and all times at the first one, by model."""
     found, first = [], None
     every = list(itertools.product(settings.batches, settings.threads, settings.optimized))
-    progress.stage("time", _PERCENT * len(every))
+    progress.stage("time", PARTS * len(every))
     for batch, threads, optimized in every:
         inputs = _inputs(models, source.batch(batch))
         measured = timed(loads(backend, models, threads, optimized), inputs, settings.seconds, progress)
@@ -133,28 +157,6 @@ def _latencies(
         first = first or measured
     assert first is not None
     return found, [first.reference, *([first.quantized] if first.quantized is not None else [])]
-
-
-def loads(backend: Backend, models: Sequence[Model], threads: int, optimized: bool = True) -> list[Load]:
-    """Return what loads each of the models as production does."""
-    return [partial(backend.deploy, model, threads=threads, optimized=optimized) for model in models]
-
-
-def timed(
-    models: Sequence[Load], inputs: Sequence[Inputs], seconds: float, progress: Progress | None = None
-) -> Measured:
-    """Return the latency of the models that are loaded so, run in turn; progress advances by 100 in all."""
-    said = 0
-
-    def report(share: float) -> None:
-        nonlocal said
-        if progress is not None:
-            progress.advance(round(share * _PERCENT) - said)
-        said = round(share * _PERCENT)
-
-    measured = measure(models, inputs, seconds, report)
-    report(1.0)
-    return measured
 
 
 def op_times(
@@ -237,13 +239,13 @@ def _reasons(
     tried: dict[int, Tried] = {}
     to_try = [number for number, finding in enumerate(found) if finding.changed is not None][: settings.tries]
     if to_try:
-        progress.stage("try reasons", _PERCENT * len(to_try))
+        progress.stage("try reasons", PARTS * len(to_try))
         for number in to_try:
             # What was changed for a try may be a model that the framework refuses: then that reason stays untried.
             with suppress(ModelError, DataError):
-                tried[number] = _tried(
-                    backend, quantized, found[number], inputs, threads, settings.try_seconds, progress
-                )
+                changed = found[number].changed
+                assert changed is not None
+                tried[number] = gain(backend, quantized, changed(), inputs, threads, settings.try_seconds, progress)
     return tuple(
         Reason(
             f.rule,
@@ -256,26 +258,6 @@ def _reasons(
         )
         for number, f in enumerate(found)
     )
-
-
-def _tried(
-    backend: Backend,
-    quantized: Model,
-    finding: Finding,
-    inputs: Inputs,
-    threads: int,
-    seconds: float,
-    progress: Progress,
-) -> Tried:
-    assert finding.changed is not None
-    changed = finding.changed()
-    fed = for_other(inputs, quantized.graph.inputs, changed.graph.inputs)
-    # Both from memory: a file is loaded otherwise than what was just made.
-    pair = loads(backend, (replace(quantized, path=None), changed), threads)
-    measured = timed(pair, [inputs, fed], seconds, progress)
-    assert measured.quantized is not None
-    before, after = measured.reference.latency(1), measured.quantized.latency(1)
-    return Tried(before.p50_us, after.p50_us, *ratio_interval(measured.ratios))
 
 
 def _notes(facts: Sequence[ModelFacts]) -> list[str]:

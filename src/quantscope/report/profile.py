@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from quantscope.profiling.document import LatencyComparison, OpSide, OpTiming, Profile
+from quantscope.profiling.document import LatencyComparison, OpSide, OpTiming, Profile, Rewritten, Tried
 from quantscope.report import figures
 
 _NAME_WIDTH = 34
@@ -37,6 +37,8 @@ def _parts(profile: Profile, top: int | None) -> Iterator[RenderableType]:
     yield _latencies(profile)
     if profile.reasons:
         yield _reasons(profile)
+    if profile.rewritten is not None:
+        yield _rewritten(profile.rewritten)
     yield _ops(profile, top)
     if profile.added:
         yield _added(profile)
@@ -183,19 +185,30 @@ def _reasons(profile: Profile) -> RenderableType:
         if ops:
             details.insert(0, Text(ops, style="cyan"))
         if reason.tried is not None:
-            t = reason.tried
-            details.append(
-                Text.assemble(
-                    ("tried: ", "green"),
-                    f"{milliseconds(t.before_us)} → {milliseconds(t.after_us)}, {t.gain:.2f}× "
-                    f"({t.low:.2f} to {t.high:.2f})",
-                )
-            )
+            details.append(Text.assemble(("tried: ", "green"), _gain(reason.tried)))
         lines.append(Padding(Group(*details), (0, 0, 0, 3)))
     rest = len(profile.reasons) - len(shown)
     if rest:
         lines.append(Text(f"and {rest} that cost less: --json or the web app show all", style="dim"))
     return Group(*lines)
+
+
+def _rewritten(written: Rewritten) -> RenderableType:
+    return Group(
+        Text.assemble(("Written: ", "bold green"), (written.path, "bold")),
+        *(Text(f"   changed: {change}") for change in written.changes),
+        Text(f"   {_gain(written.measured)}"),
+        Text(f"   its outputs are those of the quantized model, bit for bit, on {_samples(written.samples)}"),
+    )
+
+
+def _gain(tried: Tried) -> str:
+    times = f"{milliseconds(tried.before_us)} → {milliseconds(tried.after_us)}"
+    return f"{times}, {tried.gain:.2f}× ({tried.low:.2f} to {tried.high:.2f})"
+
+
+def _samples(count: int) -> str:
+    return f"{count} sample{'s' * (count != 1)}"
 
 
 def _models(profile: Profile) -> RenderableType:

@@ -17,7 +17,15 @@ from quantscope.progress import Progress, Silent
 from quantscope.recorded import Recorded
 from quantscope.runfile import SUFFIX, RunFile, graph_json
 from quantscope.samples import Samples
-from quantscope.workflows.runs import environment, loaded_model, model_facts, outcome, same_model, tidied
+from quantscope.workflows.runs import (
+    check_writable,
+    environment,
+    loaded_model,
+    model_facts,
+    outcome,
+    same_model,
+    tidied,
+)
 
 
 def profile(
@@ -32,6 +40,7 @@ def profile(
     optimized: Sequence[bool] = (True,),
     seconds: float = 20.0,
     tries: int = 0,
+    output: str | Path | None = None,
     run: str | Path | None = None,
     number_run: bool = False,
     progress: Progress | None = None,
@@ -53,13 +62,15 @@ def profile(
         seconds: the longest that the latency is measured at each setting; it ends earlier when the ratio of the
             models' times is known within ±3 %.
         tries: so many of the reasons that cost most are tried, and their gain measured.
+        output: where to write the quantized model with those changes that make it faster and leave its outputs as they
+            are, to the last bit; nothing is written where there are none.
         run: the run file to write; nothing is written if None.
         number_run: if the run file exists, add a number to its name.
     Raises:
         QuantscopeError: one of its subclasses, with what is accepted instead.
     """
     progress = progress or Silent()
-    _check_timing(threads, optimized, seconds, tries)
+    _check_timing(threads, optimized, seconds, tries, writes=output is not None)
     again = Path(reference) if isinstance(reference, str | Path) and str(reference).endswith(SUFFIX) else None
     if again is not None and (quantized is not None or run is not None):
         raise DataError(
@@ -68,12 +79,18 @@ def profile(
     first, second = _models_of(again) if again is not None else (reference, quantized)
     backend = backend_for(first)
     models = [loaded_model(backend, model, progress) for model in (first, second) if model is not None]
+    target = _writable(backend, models, output) if output is not None else None
     samples = Samples.of(data, preprocessing=preprocessing) if data is not None else None
     inputs = models[0].graph.inputs
     check_shapes(shapes or {}, inputs)
     source = InputSource(inputs, samples.for_inputs(inputs) if samples is not None else None, shapes)
     settings = Settings(
-        source.sizes(batches), tuple(dict.fromkeys(threads)), tuple(dict.fromkeys(optimized)), seconds, tries
+        source.sizes(batches),
+        tuple(dict.fromkeys(threads)),
+        tuple(dict.fromkeys(optimized)),
+        seconds,
+        tries,
+        output=target,
     )
     source.batch(settings.batches[0])
     pair = (models[0], models[1] if len(models) > 1 else None)
@@ -86,7 +103,7 @@ def profile(
         "kind": "profile",
         "data": samples.spec if samples is not None else None,
         "samples": {"description": source.description},
-        "timing": {"shapes": shapes, **asdict(settings)},
+        "timing": {"shapes": shapes, **asdict(settings), "output": str(target) if target is not None else None},
         "quantized_graph": graph_json(pair[1].graph) if pair[1] is not None else None,
         **model_facts(backend, *pair),
     }
@@ -114,7 +131,9 @@ def _profiled(
     return replace(profile_models(backend, *models, source, settings, progress), environment=environment(backend))
 
 
-def _check_timing(threads: Sequence[int], optimized: Sequence[bool], seconds: float, tries: int) -> None:
+def _check_timing(
+    threads: Sequence[int], optimized: Sequence[bool], seconds: float, tries: int, *, writes: bool
+) -> None:
     """Raise a DataError for settings that mean nothing."""
     if not threads or min(threads) < 0:
         raise DataError(
@@ -122,7 +141,7 @@ def _check_timing(threads: Sequence[int], optimized: Sequence[bool], seconds: fl
         )
     if not optimized:
         raise DataError("neither with nor without optimization", accepted="True, False or both")
-    if tries and not optimized[0]:
+    if (tries or writes) and not optimized[0]:
         raise DataError(
             "reasons are to be tried without optimization",
             accepted="tries where the ops are timed as production runs them",
@@ -131,6 +150,23 @@ def _check_timing(threads: Sequence[int], optimized: Sequence[bool], seconds: fl
         raise DataError(f"{seconds} seconds to measure", accepted="more than 0")
     if tries < 0:
         raise DataError(f"{tries} reasons to try", accepted="0 or more")
+
+
+def _writable(backend: Backend, models: Sequence[Model], output: str | Path) -> Path:
+    """Where the faster model is written.
+
+    Raises:
+        DataError: there is no quantized model.
+        OutputError: it cannot be written there.
+    """
+    if len(models) < 2:
+        raise DataError(
+            "a faster model is to be written, and no quantized one is given",
+            accepted="the float model and the quantized one",
+        )
+    for model in models:
+        check_writable(backend, Path(output), model)
+    return Path(output)
 
 
 def _models_of(run: Path) -> tuple[str, str | None]:

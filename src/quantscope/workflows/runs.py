@@ -95,7 +95,7 @@ def check_writable(backend: Backend, path: Path, model: Model) -> None:
         raise OutputError(f"{path} is a folder", accepted="the name of a file")
     if model.path is not None and path.resolve() in {file.resolve() for file in backend.files(model.path)}:
         raise OutputError(
-            f"{path} is the float model itself", accepted="another name", next_step="choose one with --output"
+            f"{path} is a model that is read", accepted="another name", next_step="choose one with --output"
         )
 
 

@@ -13,13 +13,13 @@ from quantscope.fallback.speed import Speed
 from quantscope.profiling.document import OpTiming
 from quantscope.profiling.inputs import Inputs, InputSource, for_other
 from quantscope.profiling.latency import ratio_interval
-from quantscope.profiling.measurement import loads, op_times, timed
+from quantscope.profiling.measurement import op_times
+from quantscope.profiling.timing import PARTS, loads, timed
 from quantscope.progress import Progress
 from quantscope.recipe import Recipe
 from quantscope.samples import Samples
 from quantscope.workflows.quantizer import Quantizer
 
-_PERCENT = 100
 _NAMED_TYPES = 3
 
 Candidates = Mapping[str, Sequence[str]]
@@ -66,7 +66,7 @@ class TrialTiming:
     def speed(self, recipe: Recipe) -> Speed:
         """The recipe's model against the float model."""
         models, inputs = self._pair(recipe)
-        self._progress.stage("time", _PERCENT)
+        self._progress.stage("time", PARTS)
         # A file is loaded otherwise than what was just made.
         alike = loads(self._backend, [replace(model, path=None) for model in models], self._threads)
         measured = timed(alike, inputs, self._seconds, self._progress)

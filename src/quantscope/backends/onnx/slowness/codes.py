@@ -82,6 +82,7 @@ def _signed_activations(written: Written, kernels: Sequence[Kernel], made: Made)
         "uint8 activations (int8 weights may stay), or the QDQ format instead of QOperator",
         us(kernels) * _SIGNED_ACTIVATIONS,
         changed(written, names[:1], integer_cures.uint8_activations, made),
+        exact=True,
     )
 
 
@@ -240,6 +241,7 @@ def _unpadded(written: Written, times: Times, made: Made) -> Iterator[Finding]:
             " codes behind QuantizeLinear: outputs stay the same; float was measured to gain less, or to lose",
             saved_us,
             changed(written, tuple(names), integer_cures.padded_channels, made),
+            exact=True,
         )
 
 

@@ -19,6 +19,7 @@ CHANNELS_AT_ONCE = 4
 
 _FLIP = 128
 _WEIGHT_PLACES = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "ConvInteger": 1, "MatMulInteger": 1}
+_BIAS_PLACE = 8
 _WEIGHT_ZERO_PLACES = {"QLinearConv": 5, "QLinearMatMul": 5, "QGemm": 5, "ConvInteger": 3, "MatMulInteger": 3}
 # Scales that differ by less than what a code is worth, and yet are not the same.
 _NEARLY = np.float32(1.0001)
@@ -202,6 +203,10 @@ def _real(model: Rewriting, node: onnx.NodeProto) -> onnx.NodeProto:
             {"axis": 0} if integer.float_type == "Conv" and codes == _WEIGHT_PLACES["QLinearConv"] else {}
         )
         operands.append(model.node(DEQUANTIZE, [part for part in parts if part], **along))
+    if node.op_type == "QLinearConv" and len(node.input) > _BIAS_PLACE and node.input[_BIAS_PLACE]:
+        scales = [model.constants.array(node.input[scale]) for _, scale, _ in integer.operands]
+        of_bias = model.constant(np.asarray(scales[0] * scales[1], np.float32))
+        operands.append(model.node(DEQUANTIZE, [node.input[_BIAS_PLACE], of_bias], axis=0))
     tensor = node.output[0]
     kept = {
         a.name: onnx.helper.get_attribute_value(a) for a in node.attribute if a.name not in ("channels_last", "opset")

@@ -37,12 +37,13 @@ class Rewriting:
         self._added: list[onnx.NodeProto] = []
         for node in self._graph.node:
             self._note(node)
+        self._taken = {*self.nodes, *self._producers, *self._readers, *self.constants.tensors}
         ours = next((n.domain for n in self._graph.node if n.op_type == QUANTIZE), "")
         self._domain = ours if model.opset < 13 or ours else ""
         self.per_channel = model.opset >= 13 or bool(ours)
 
     def finish(self) -> OnnxModel:
-        """The changed model, without nodes that nothing reads any more."""
+        """The changed model, without nodes and constants that nothing reads any more."""
         for node in list(self.nodes.values()):
             if node.op_type in ("Conv", "Gemm"):
                 self._refit_bias(node)
@@ -59,6 +60,9 @@ class Rewriting:
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
         del self._graph.node[:]
         self._graph.node.extend(copies)
+        constants = [tensor for tensor in self._graph.initializer if tensor.name in needed]
+        del self._graph.initializer[:]
+        self._graph.initializer.extend(constants)
         return self._model
 
     def _refit_bias(self, node: onnx.NodeProto) -> None:
@@ -146,8 +150,12 @@ class Rewriting:
             self._readers.setdefault(name, []).append(node)
 
     def _name(self) -> str:
-        self._count += 1
-        return f"quantscope_{self._count}"
+        while True:
+            self._count += 1
+            name = f"quantscope_{self._count}"
+            # A model that was changed before has some of them.
+            if name not in self._taken:
+                return name
 
     # ------------------------------------------------------------------ quantization
 
