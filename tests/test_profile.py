@@ -183,6 +183,7 @@ def test_a_faster_model_with_the_same_outputs_is_written(
     assert found is not None
     assert (found.path, found.samples, found.measured.gain) == (str(tmp_path / "faster.onnx"), 1, 4)
     assert ["int8 activations" in change for change in found.changes] == [True]
+    assert not list(tmp_path.glob("*.qscope")), "a run is only written where one is asked for"
     sessions = [onnxruntime.InferenceSession(str(p)) for p in (signed[1], tmp_path / "faster.onnx")]
     for seed in range(5):
         x = np.random.default_rng(seed).normal(0, 2, (1, 16, 32, 32)).astype(np.float32)
@@ -209,6 +210,26 @@ def test_a_change_that_is_not_faster_or_not_exact_is_not_written(
     said = "a gain is not sure (1.00×, 0.90 to 5.00)" if is_exact else "outputs would differ"
     assert any(note.startswith(f"not changed, as {said}") for note in found.notes)
     assert any(note.startswith("nothing was written") for note in found.notes)
+
+
+@on_x86
+def test_the_command_says_that_a_faster_model_can_be_written(
+    signed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("--shape", "x=1,16,32,32", "--threads", "1", "--time", "0.3")
+    assert run_cli("profile", *signed, *options) == 0
+    assert "quantscope profile float.qscope --output faster.onnx" in capfd.readouterr().out
+    monkeypatch.setattr("quantscope.profiling.rewriting.gain", lambda *_: Tried(4.0, 1.0, 4.0, 3.0, 5.0))
+    assert run_cli("profile", *signed, *options, "--output", "faster.onnx") == 0
+    shown = capfd.readouterr().out
+    assert "Written: faster.onnx" in shown
+    assert "4.00× (3.00 to 5.00)" in shown
+    assert (tmp_path / "faster.onnx").exists()
+    again = ("profile", signed[0], "faster.onnx", *options, "--output", "faster2.onnx")
+    assert run_cli(*again) == 1
+    assert "nothing was written" in capfd.readouterr().out
+    assert not (tmp_path / "faster2.onnx").exists()
 
 
 def test_a_faster_model_never_takes_the_place_of_one_that_is_read(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -946,7 +946,8 @@ export interface components {
          * Reason
          * @description Why time is lost: the rule that found it, the user's ops it is about, the evidence, and what to change.
          *
-         *     `cost_us` is an estimate of the time at stake, by which reasons are ordered; `tried` is the measured gain.
+         *     `cost_us` is an estimate of the time at stake, by which reasons are ordered; `tried` is the measured gain; `exact`
+         *     tells that the change leaves all outputs as they are, so that it can be written.
          */
         Reason: {
             /** Rule */
@@ -962,6 +963,8 @@ export interface components {
             /** Cost Us */
             cost_us: number | ("Infinity" | "-Infinity") | null;
             tried: components["schemas"]["Tried"] | null;
+            /** Exact */
+            exact: boolean;
         };
         /**
          * RemovedEvent

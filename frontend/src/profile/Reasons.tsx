@@ -54,8 +54,8 @@ function Written({ written }: { written: Rewritten }) {
   return (
     <div className={classes.written} data-testid="rewritten">
       <p>
-        <strong>{speedLine({ speedup: gain, low, high })}</strong>, {timeText(toNumber(before))} →{' '}
-        {timeText(toNumber(after))}: {path}
+        Written: <strong>{path}</strong>, {speedLine({ speedup: gain, low, high })} than the quantized model,{' '}
+        {timeText(toNumber(before))} → {timeText(toNumber(after))}
       </p>
       <p>
         Its outputs are those of the quantized model, bit for bit, on {countText(samples, 'sample')}. Changed:{' '}
@@ -78,7 +78,7 @@ function List({ reasons, onOp }: ListProps) {
 }
 
 function One({ reason, onOp }: { reason: Reason; onOp(op: string): void }) {
-  const { title, evidence, change, ops, tried, cost_us: cost } = reason;
+  const { title, evidence, change, ops, tried, exact, cost_us: cost } = reason;
   return (
     <article className={classes.reason}>
       <div className={classes.reasonHead}>
@@ -98,6 +98,11 @@ function One({ reason, onOp }: { reason: Reason; onOp(op: string): void }) {
       <p>{evidence}</p>
       <p>
         <strong>Change:</strong> {change}
+        {exact && (
+          <>
+            . Outputs stay the same to the last bit: <code>quantscope profile --output</code> writes the model
+          </>
+        )}
         {tried && (
           <span className={classes.soft}>
             {' '}

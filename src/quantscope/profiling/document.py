@@ -176,7 +176,8 @@ class Rewritten:
 class Reason:
     """Why time is lost: the rule that found it, the user's ops it is about, the evidence, and what to change.
 
-    `cost_us` is an estimate of the time at stake, by which reasons are ordered; `tried` is the measured gain.
+    `cost_us` is an estimate of the time at stake, by which reasons are ordered; `tried` is the measured gain; `exact`
+    tells that the change leaves all outputs as they are, so that it can be written.
     """
 
     rule: str
@@ -186,6 +187,7 @@ class Reason:
     change: str
     cost_us: float
     tried: Tried | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True)

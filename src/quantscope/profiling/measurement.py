@@ -255,6 +255,7 @@ def _reasons(
             f.change,
             f.cost_us,
             tried.get(number),
+            f.exact,
         )
         for number, f in enumerate(found)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -241,6 +242,10 @@ def _next_steps(profile: Profile, top: int | None) -> list[str]:
         return []
     run = shlex.quote(profile.run)
     steps = []
+    if profile.rewritten is None and any(reason.exact for reason in profile.reasons):
+        # A name that the user will change: the suffix is that of the model's framework.
+        suffix = Path(profile.reference.path or "model.onnx").suffix
+        steps += ["A faster model with the same outputs:", f"  quantscope profile {run} --output faster{suffix}"]
     if top is not None and len(profile.ops) > top:
         steps += ["All ops:", f"  quantscope show {run} --all"]
     return [*steps, "All columns, charts and the graph:", f"  quantscope serve {run}"]
