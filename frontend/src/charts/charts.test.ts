@@ -153,6 +153,26 @@ describe('a depth map', () => {
     expect([layers, roles, [...nodes]]).toEqual([blocks, ['MatMul'], [1, 3]]);
   });
 
+  test('gives the layers of Keras, which are numbered alike, one role', () => {
+    const keras = new GraphModel({
+      ...model.columns,
+      nodes: {
+        ...model.columns.nodes,
+        label: ['conv2d_1', 'conv2d_1_2', 'block_3_conv2d', 'block_4_conv2d'],
+        group: [-1, -1, -1, -1],
+      },
+      groups: { name: [], parent: [] },
+    });
+    const values = new GraphValues(
+      keras,
+      Float64Array.of(9, 8, 7, 6),
+      { worst: 0, best: 40, log: false },
+      'high',
+      String,
+    );
+    expect(depthTable(keras, values).roles).toEqual(['conv2d', 'block_·_conv2d']);
+  });
+
   test('leaves out ops without a value', () => {
     const values = new GraphValues(
       model,

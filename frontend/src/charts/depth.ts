@@ -3,6 +3,9 @@ import type { GraphModel } from '../graph/model';
 import { isWorse } from '../colour/scale';
 import type { GraphValues } from '../graph/values';
 
+/** A number in a name, but for those of conv2d and the like. */
+const NUMBER = /\d+(?!\d*d(?![A-Za-z]))/g;
+
 /** A model's values as a table: layers from first to last, and the roles that ops play in them. */
 export interface DepthTable {
   layers: string[];
@@ -29,7 +32,7 @@ function placeOf(model: GraphModel, node: number): { layer: string; role: string
   return {
     layer: groups.slice(0, at + 1).join('/') || model.label(node),
     // The number of a sibling inside a layer is no role of its own.
-    role: [...groups.slice(at + 1), model.label(node).replace(/_\d+$/, '')].join('/').replace(/\d+/g, '·'),
+    role: [...groups.slice(at + 1), model.label(node).replace(/(_\d+)+$/, '')].join('/').replace(NUMBER, '·'),
   };
 }
 
