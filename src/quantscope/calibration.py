@@ -6,6 +6,7 @@ Tensors that do not fit in memory at once are looked at in several passes, with 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, islice
 
 from quantscope import memory
 from quantscope.backends.base import Backend, Model, Ranges
@@ -42,12 +43,15 @@ def observe(
     """
     names = backend.tensors_to_calibrate(model, recipe)
     statistics = {name: TensorStatistics() for name in names}
-    chunks = _chunks(backend, model, names, next(iter(batches()), None), memory_bytes or memory.budget())
+    begun = iter(batches())
+    first = list(islice(begun, 1))
+    chunks = _chunks(backend, model, names, first, memory_bytes or memory.budget())
     seen = told = 0
-    for chunk in chunks:
+    for number, chunk in enumerate(chunks):
         # Op by op: a fused kernel rounds otherwise, and on another processor yet otherwise.
         with backend.open(model, chunk, trace="exact", threads=threads) as runner:
-            for batch in batches():
+            # What was read to see how large the tensors are is not read again.
+            for batch in chain(first, begun) if number == 0 else batches():
                 values = {**batch.inputs, **runner.run(batch.inputs)}
                 for name in chunk:
                     if name in values and values[name].dtype.kind == "f":
@@ -68,12 +72,12 @@ def observe(
 
 
 def _chunks(
-    backend: Backend, model: Model, names: Sequence[str], batch: Batch | None, limit: int
+    backend: Backend, model: Model, names: Sequence[str], first: Sequence[Batch], limit: int
 ) -> list[Sequence[str]]:
-    """The tensors of each pass: as many as memory holds of a batch's."""
-    if batch is None or not names:
+    """The tensors of each pass: as many as memory holds of a batch's, such as the first one's."""
+    if not first or not names:
         return [names]
-    counts = backend.element_counts(model, names, batch.inputs)
+    counts = backend.element_counts(model, names, first[0].inputs)
     sizes = [_HELD * _FLOAT_BYTES * counts.get(name, 0) for name in names]
     return [names[chunk.start : chunk.stop] for chunk in memory.chunks(sizes, limit)]
 
