@@ -81,7 +81,7 @@ def test_passes_change_no_figure(model: Path, tmp_path: Path, options: dict[str,
 
 def test_killed_in_a_later_pass_a_run_goes_on_with_the_same_figures(tmp_path: Path, model: Path) -> None:
     (tmp_path / "slow_samples.py").write_text(SLOW_SAMPLES)
-    arguments = ("model.onnx", "--memory", "20KiB", "--json")
+    arguments = ("model.onnx", "--memory", "45KiB", "--json")
     whole = json.loads(finish(begin(tmp_path, "diagnose", *arguments, "--data", "slow_samples:quick"))[0])
     run = tmp_path / "killed.qscope"
     process = begin(tmp_path, "diagnose", *arguments, "--data", "slow_samples:batches", "--run", run.name)
