@@ -77,6 +77,8 @@ def profile(
             "a run and another model or run are given", accepted="the run alone: its own models are profiled"
         )
     first, second = _models_of(again) if again is not None else (reference, quantized)
+    if again is not None and data is None and not shapes:
+        data, shapes = _fed_in(again)
     backend = backend_for(first)
     models = [loaded_model(backend, model, progress) for model in (first, second) if model is not None]
     target = _writable(backend, models, output) if output is not None else None
@@ -93,17 +95,18 @@ def profile(
         output=target,
     )
     source.batch(settings.batches[0])
+    timing = {"shapes": shapes, **asdict(settings), "output": str(target) if target is not None else None}
     pair = (models[0], models[1] if len(models) > 1 else None)
     if again is not None:
         made = _profiled(backend, pair, source, settings, progress)
         with RunFile.read(again) as run_file:
-            run_file.write_about(profile=made.to_dict())
-        return made
+            run_file.write_about(profile=made.to_dict(), timing=timing)
+        return replace(made, run=str(again))
     facts = {
         "kind": "profile",
         "data": samples.spec if samples is not None else None,
         "samples": {"description": source.description},
-        "timing": {"shapes": shapes, **asdict(settings), "output": str(target) if target is not None else None},
+        "timing": timing,
         "quantized_graph": graph_json(pair[1].graph) if pair[1] is not None else None,
         **model_facts(backend, *pair),
     }
@@ -167,6 +170,17 @@ def _writable(backend: Backend, models: Sequence[Model], output: str | Path) -> 
     for model in models:
         check_writable(backend, Path(output), model)
     return Path(output)
+
+
+def _fed_in(run: Path) -> tuple[Samples | None, Mapping[str, tuple[int, ...]] | None]:
+    """The samples and the shapes that an earlier profile was given, for one more of the same run; None for neither."""
+    with RunFile.read(run) as run_file:
+        spec = run_file.about("data") if run_file.about("kind") == "profile" else None
+        shapes = (run_file.about("timing") or {}).get("shapes")
+    return (
+        Samples.from_spec(spec) if spec is not None else None,
+        {name: tuple(shape) for name, shape in shapes.items()} if shapes else None,
+    )
 
 
 def _models_of(run: Path) -> tuple[str, str | None]:
