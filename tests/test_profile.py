@@ -178,7 +178,7 @@ on_x86 = pytest.mark.skipif(not X86, reason="the rule holds for x86 processors")
 def test_a_faster_model_with_the_same_outputs_is_written(
     signed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quantscope.profiling.rewriting.gain", lambda *_: Tried(4.0, 1.0, 4.0, 3.0, 5.0))
+    monkeypatch.setattr("quantscope.profiling.exact_changes.gain", lambda *_: Tried(4.0, 1.0, 4.0, 3.0, 5.0))
     found = rewrite(signed, tmp_path / "faster.onnx").rewritten
     assert found is not None
     assert (found.path, found.samples, found.measured.gain) == (str(tmp_path / "faster.onnx"), 1, 4)
@@ -199,7 +199,7 @@ def test_a_faster_model_with_the_same_outputs_is_written(
 def test_a_change_that_is_not_faster_or_not_exact_is_not_written(
     low: float, is_exact: bool, signed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quantscope.profiling.rewriting.gain", lambda *_: Tried(1.0, 1.0, 1.0, low, 5.0))
+    monkeypatch.setattr("quantscope.profiling.exact_changes.gain", lambda *_: Tried(1.0, 1.0, 1.0, low, 5.0))
     other = BACKEND.load(quantscope.quantize(signed[0], {"x": np.ones((2, 16, 32, 32), np.float32)}).handle.model.proto)
     if not is_exact:
         promised = Finding("wrong", (), "a change that promises too much", "", "", 1.0, lambda: other, exact=True)
@@ -220,7 +220,7 @@ def test_the_command_says_that_a_faster_model_can_be_written(
     options = ("--shape", "x=1,16,32,32", "--threads", "1", "--time", "0.3")
     assert run_cli("profile", *signed, *options) == 0
     assert "quantscope profile float.qscope --output faster.onnx" in capfd.readouterr().out
-    monkeypatch.setattr("quantscope.profiling.rewriting.gain", lambda *_: Tried(4.0, 1.0, 4.0, 3.0, 5.0))
+    monkeypatch.setattr("quantscope.profiling.exact_changes.gain", lambda *_: Tried(4.0, 1.0, 4.0, 3.0, 5.0))
     assert run_cli("profile", *signed, *options, "--output", "faster.onnx") == 0
     shown = capfd.readouterr().out
     assert "Written: faster.onnx" in shown

@@ -464,7 +464,7 @@ def times_belong_to_ops(case: Case, folder: Path) -> None:
         return
     assert case.backend.optimization
     output = case.quantized.graph.outputs[0].name
-    # What is written is timed last: the reasons below are about what production runs.
+    # With optimization last: the reasons below are about what production runs.
     for optimized in (False, True):
         with case.backend.deploy(case.quantized, threads=1, optimized=optimized) as runner:
             expected = runner.run(case.first)[output]

@@ -58,10 +58,9 @@ export class RowTable {
 
   /** The modules around nearly all ops. */
   get sharedScope(): string {
-    return (this.shared ??= sharedScope(this.columns.op));
+    return sharedScope(this.columns.op);
   }
 
-  private shared: string | null = null;
   private byOp: Map<string, number[]> | null = null;
 }
 

@@ -1,8 +1,16 @@
 /** So many of the names have to begin alike. */
 const NEARLY_ALL = 0.8;
 
+const known = new WeakMap<readonly string[], string>();
+
 /** The modules around nearly all of the ops, as their names begin: `model/` of `model/a/Conv` and `model/b/Conv`. */
 export function sharedScope(names: readonly string[]): string {
+  let scope = known.get(names);
+  if (scope === undefined) known.set(names, (scope = scopeOf(names)));
+  return scope;
+}
+
+function scopeOf(names: readonly string[]): string {
   let scope = '';
   let inside: readonly string[] = names;
   for (;;) {

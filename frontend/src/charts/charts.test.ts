@@ -120,14 +120,11 @@ describe('a depth map', () => {
     edges: { src: [0, 1, 2], dst: [1, 2, 3], tensor: ['a', 'b', 'c'] },
   });
 
+  const valued = (of: GraphModel, ...numbers: number[]): GraphValues =>
+    new GraphValues(of, Float64Array.from(numbers), { worst: 0, best: 40, log: false }, 'high', String);
+
   test('has a layer per numbered scope, a role per place in it, and the worst op of each', () => {
-    const values = new GraphValues(
-      model,
-      Float64Array.from([40, 20, 10, 30]),
-      { worst: 0, best: 40, log: false },
-      'high',
-      String,
-    );
+    const values = valued(model, 40, 20, 10, 30);
     const { layers, roles, nodes } = depthTable(model, values);
     expect(layers).toEqual(['embed', 'layers.0', 'layers.1']);
     expect(roles).toEqual(['embed', 'attn/q_proj']);
@@ -142,13 +139,7 @@ describe('a depth map', () => {
       nodes: { ...model.columns.nodes, group: [0, 0, 1, 1] },
       groups: { name: blocks, parent: [-1, -1] },
     });
-    const values = new GraphValues(
-      cut,
-      Float64Array.of(9, 8, 7, 6),
-      { worst: 0, best: 40, log: false },
-      'high',
-      String,
-    );
+    const values = valued(cut, 9, 8, 7, 6);
     const { layers, roles, nodes } = depthTable(cut, values);
     expect([layers, roles, [...nodes]]).toEqual([blocks, ['MatMul'], [1, 3]]);
   });
@@ -163,24 +154,12 @@ describe('a depth map', () => {
       },
       groups: { name: [], parent: [] },
     });
-    const values = new GraphValues(
-      keras,
-      Float64Array.of(9, 8, 7, 6),
-      { worst: 0, best: 40, log: false },
-      'high',
-      String,
-    );
+    const values = valued(keras, 9, 8, 7, 6);
     expect(depthTable(keras, values).roles).toEqual(['conv2d', 'block_·_conv2d']);
   });
 
   test('leaves out ops without a value', () => {
-    const values = new GraphValues(
-      model,
-      Float64Array.from([NaN, NaN, NaN, 30]),
-      { worst: 0, best: 40, log: false },
-      'high',
-      String,
-    );
+    const values = valued(model, NaN, NaN, NaN, 30);
     expect(depthTable(model, values).layers).toEqual(['layers.1']);
   });
 });

@@ -23,8 +23,6 @@ export class GraphModel {
   /** How many ops a group holds, those of its groups included. */
   readonly opCount: Int32Array;
   readonly indexOf: ReadonlyMap<string, number>;
-  /** The modules around nearly all ops. */
-  readonly sharedScope: string;
   private readonly children: BoxId[][];
   private readonly incoming: number[][];
   private readonly outgoing: number[][];
@@ -38,7 +36,6 @@ export class GraphModel {
     this.source = Int32Array.from(edges.src);
     this.target = Int32Array.from(edges.dst);
     this.opCount = new Int32Array(this.groupCount);
-    this.sharedScope = sharedScope(nodes.name);
     this.indexOf = new Map(nodes.name.map((name, index) => [name, index]));
     this.children = Array.from({ length: this.groupCount + 1 }, () => []);
     this.adopt();
@@ -48,6 +45,11 @@ export class GraphModel {
       this.outgoing[this.source[e]].push(e);
       this.incoming[this.target[e]].push(e);
     }
+  }
+
+  /** The modules around nearly all ops. */
+  get sharedScope(): string {
+    return sharedScope(this.columns.nodes.name);
   }
 
   private adopt(): void {

@@ -45,10 +45,8 @@ export class ProfileTable {
 
   /** The modules around nearly all ops. */
   get sharedScope(): string {
-    return (this.shared ??= sharedScope(this.profile.ops.name));
+    return sharedScope(this.profile.ops.name);
   }
-
-  private shared: string | null = null;
 
   type(row: number): string {
     return this.profile.ops.op_type[row];

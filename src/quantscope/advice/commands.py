@@ -7,13 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quantscope.profiling.measurement import Settings
+from quantscope.profiling.settings import Settings
 from quantscope.runfile import RunFile
 
 _PLAN = {
     "calibration_samples": "--calibration-samples", "samples": "--samples", "batch_size": "--batch-size",
     "metric": "--metric",
 }  # fmt: skip
+_TIMING: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("batches", "--batch", str), ("threads", "--threads", str),
+    ("optimized", "--optimization", lambda is_on: "on" if is_on else "off"),
+)  # fmt: skip
 _PREPROCESSING = ("resize", "crop", "size", "scale", "mean", "std", "channels", "layout")
 
 
@@ -49,10 +53,7 @@ def profile_arguments_of(run: str | Path) -> tuple[str, ...]:
     for name, shape in (timing.get("shapes") or {}).items():
         arguments += ["--shape", f"{name}={','.join(map(str, shape))}"]
     usual = asdict(Settings())
-    words: dict[str, Callable[[Any], str]] = {
-        "batches": str, "threads": str, "optimized": lambda value: "on" if value else "off",
-    }  # fmt: skip
-    for (key, in_words), option in zip(words.items(), ("--batch", "--threads", "--optimization"), strict=True):
+    for key, option, in_words in _TIMING:
         if key in timing and tuple(timing[key]) != usual[key]:
             arguments += [option, ",".join(map(in_words, timing[key]))]
     if timing.get("seconds", usual["seconds"]) != usual["seconds"]:

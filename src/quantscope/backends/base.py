@@ -144,7 +144,7 @@ class Runner(Protocol):
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The exposed tensors and the model's outputs by name, for one batch; called by several threads at once.
 
-        A tensor that this run gave no values, as in a branch that was not taken, is left out.
+        A tensor that this run gave no values, as one may be that has no elements for this batch, is left out.
         """
         ...
 

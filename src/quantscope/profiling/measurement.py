@@ -5,16 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from quantscope.backends.base import Backend, Kernel, Model, Peak
-from quantscope.errors import DataError, ModelError
-from quantscope.machine import machine
 from quantscope.profiling.document import (
     LatencyComparison,
     ModelFacts,
@@ -23,14 +20,15 @@ from quantscope.profiling.document import (
     Reason,
     Rewritten,
     Sums,
-    Tried,
 )
+from quantscope.profiling.exact_changes import ExactChanges
 from quantscope.profiling.footprint import peak_memory
 from quantscope.profiling.inputs import Inputs, InputSource, for_other
 from quantscope.profiling.latency import Times
-from quantscope.profiling.rewriting import Rewriting
+from quantscope.profiling.reasons import reasons
 from quantscope.profiling.rows import added_timings, attributed, op_timings, reference_ops, renamed, sums
-from quantscope.profiling.timing import PARTS, gain, loads, timed
+from quantscope.profiling.settings import Settings
+from quantscope.profiling.timing import PARTS, loads, timed
 from quantscope.progress import Progress
 from quantscope.quantized import by_op
 
@@ -39,24 +37,6 @@ AGREEMENT = 0.1
 _FEWEST_RUNS, _MOST_RUNS, _PROFILED_SECONDS = 10, 200, 2.0
 _PROFILER_WARM_UP = 2
 _NO_PEAK = Peak(0.0, 0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to time: batch sizes, numbers of threads, with and without the framework's own optimization; the first of
-    each are those of the times per op.
-
-    `seconds` bounds the latency at one setting; `tries` is how many reasons to try, `try_seconds` the time for each.
-    `output` is where a faster quantized model with the same outputs is written, None for none.
-    """
-
-    batches: tuple[int, ...] = (1,)
-    threads: tuple[int, ...] = (0,)
-    optimized: tuple[bool, ...] = (True,)
-    seconds: float = 20.0
-    tries: int = 0
-    try_seconds: float = 8.0
-    output: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -106,16 +86,16 @@ def profile_models(
     theirs = renamed(profiled[1].kernels, names) if quantized is not None else None
     if theirs is not None:
         facts[1] = replace(facts[1], sums=replace(facts[1].sums, attributed=attributed(theirs)))
-    reasons: tuple[Reason, ...] = ()
+    found: tuple[Reason, ...] = ()
     if quantized is not None and optimized:
-        reasons = _reasons(backend, quantized, profiled[1].kernels, names, inputs[1], settings, progress)
+        found = reasons(backend, quantized, profiled[1].kernels, names, inputs[1], settings, progress)
     notes = [*(note for model in models for note in model.notes), *_notes(facts)]
     rewritten: Rewritten | None = None
     if quantized is not None and settings.output is not None:
         batches = [_inputs(models, each)[1] for each in source.several(batch)]
-        rewriting = Rewriting(backend, quantized, batches, threads, settings.try_seconds, progress)
-        rewritten = rewriting.written(profiled[1].kernels, settings.output)
-        notes += rewriting.notes
+        changes = ExactChanges(backend, quantized, batches, threads, settings.try_seconds, progress)
+        rewritten = changes.written(profiled[1].kernels, settings.output)
+        notes += changes.notes
         if rewritten is None:
             notes.append(
                 "nothing was written: no change is known that makes it faster and leaves its outputs as they are"
@@ -130,7 +110,7 @@ def profile_models(
         ops=op_timings(reference.graph, backend.multiply_adds(reference, inputs[0]), peak, profiled[0].kernels, theirs),
         added=added_timings(profiled[0].kernels, theirs),
         peak=peak,
-        reasons=reasons,
+        reasons=found,
         notes=tuple(dict.fromkeys(notes)),
         optimized=optimized,
         optimization=backend.optimization,
@@ -219,46 +199,6 @@ def _names(backend: Backend, reference: Model, quantized: Model) -> dict[str, tu
 
 def _size(backend: Backend, model: Model) -> int | None:
     return sum(file.stat().st_size for file in backend.files(model.path)) if model.path is not None else None
-
-
-def _reasons(
-    backend: Backend,
-    quantized: Model,
-    kernels: Sequence[Kernel],
-    names: Mapping[str, tuple[str, ...]],
-    inputs: Inputs,
-    settings: Settings,
-    progress: Progress,
-) -> tuple[Reason, ...]:
-    """Why the quantized model loses time, what costs most first; those that can be tried, tried."""
-    threads = settings.threads[0]
-    here = machine()
-    found = backend.findings(
-        quantized, kernels, threads=threads, cores=here.threads, flags=here.processor.features or ()
-    )
-    tried: dict[int, Tried] = {}
-    to_try = [number for number, finding in enumerate(found) if finding.changed is not None][: settings.tries]
-    if to_try:
-        progress.stage("try reasons", PARTS * len(to_try))
-        for number in to_try:
-            # What was changed for a try may be a model that the framework refuses: then that reason stays untried.
-            with suppress(ModelError, DataError):
-                changed = found[number].changed
-                assert changed is not None
-                tried[number] = gain(backend, quantized, changed(), inputs, threads, settings.try_seconds, progress)
-    return tuple(
-        Reason(
-            f.rule,
-            tuple(dict.fromkeys(name for op in f.ops for name in names.get(op, (op,)))),
-            f.title,
-            f.evidence,
-            f.change,
-            f.cost_us,
-            tried.get(number),
-            f.exact,
-        )
-        for number, f in enumerate(found)
-    )
 
 
 def _notes(facts: Sequence[ModelFacts]) -> list[str]:

@@ -21,16 +21,13 @@ def loads(backend: Backend, models: Sequence[Model], threads: int, optimized: bo
     return [partial(backend.deploy, model, threads=threads, optimized=optimized) for model in models]
 
 
-def timed(
-    models: Sequence[Load], inputs: Sequence[Inputs], seconds: float, progress: Progress | None = None
-) -> Measured:
+def timed(models: Sequence[Load], inputs: Sequence[Inputs], seconds: float, progress: Progress) -> Measured:
     """Return the latency of the models that are loaded so, run in turn; progress advances by `PARTS` in all."""
     said = 0
 
     def report(share: float) -> None:
         nonlocal said
-        if progress is not None:
-            progress.advance(round(share * PARTS) - said)
+        progress.advance(round(share * PARTS) - said)
         said = round(share * PARTS)
 
     measured = measure(models, inputs, seconds, report)

@@ -12,7 +12,8 @@ from quantscope.errors import DataError, RunFileError
 from quantscope.images import Preprocessing
 from quantscope.profiling import Profile
 from quantscope.profiling.inputs import InputSource, check_shapes
-from quantscope.profiling.measurement import Settings, profile_models
+from quantscope.profiling.measurement import profile_models
+from quantscope.profiling.settings import Settings
 from quantscope.progress import Progress, Silent
 from quantscope.recorded import Recorded
 from quantscope.runfile import SUFFIX, RunFile, graph_json

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,9 +11,8 @@ from quantscope.backends.base import Backend, Model
 from quantscope.fallback.speed import Speed
 from quantscope.profiling.document import OpTiming
 from quantscope.profiling.inputs import Inputs, InputSource, for_other
-from quantscope.profiling.latency import ratio_interval
 from quantscope.profiling.measurement import op_times
-from quantscope.profiling.timing import PARTS, loads, timed
+from quantscope.profiling.timing import PARTS, gain
 from quantscope.progress import Progress
 from quantscope.recipe import Recipe
 from quantscope.samples import Samples
@@ -65,28 +63,24 @@ class TrialTiming:
 
     def speed(self, recipe: Recipe) -> Speed:
         """The recipe's model against the float model."""
-        models, inputs = self._pair(recipe)
+        quantized = self._quantizer.quantized(recipe)
         self._progress.stage("time", PARTS)
-        # A file is loaded otherwise than what was just made.
-        alike = loads(self._backend, [replace(model, path=None) for model in models], self._threads)
-        measured = timed(alike, inputs, self._seconds, self._progress)
-        return Speed(*ratio_interval(measured.ratios), measured.reference.latency(1).p50_us)
+        found = gain(
+            self._backend, self._model, quantized, self._inputs, self._threads, self._seconds, self._progress
+        )  # fmt: skip
+        return Speed(found.gain, found.low, found.high, found.before_us)
 
     def candidates(self, recipe: Recipe) -> Candidates:
         """Sets of quantized ops that may be faster in float, by the name of the change."""
         found: Candidates | None = self._known.get(repr(recipe.to_dict()))
         if found is None:
-            (reference, quantized), inputs = self._pair(recipe)
+            quantized = self._quantizer.quantized(recipe)
+            fed = for_other(self._inputs, self._model.graph.inputs, quantized.graph.inputs)
             self._progress.stage("profile ops", None)
-            rows = op_times(self._backend, reference, quantized, inputs, self._threads)
+            rows = op_times(self._backend, self._model, quantized, (self._inputs, fed), self._threads)
             found = candidates(rows, self._quantizer.named_ops(recipe))
             self._note(repr(recipe.to_dict()), found)
         return found
-
-    def _pair(self, recipe: Recipe) -> tuple[tuple[Model, Model], tuple[Inputs, Inputs]]:
-        quantized = self._quantizer.quantized(recipe)
-        fed = for_other(self._inputs, self._model.graph.inputs, quantized.graph.inputs)
-        return (self._model, quantized), (self._inputs, fed)
 
 
 def candidates(rows: Sequence[OpTiming], quantized_ops: Sequence[str]) -> dict[str, list[str]]:

@@ -160,7 +160,7 @@ class InterpreterRunner:
             self._details = {d["index"]: d for d in self._interpreter.get_input_details()}
 
     def _read(self, tensor: int) -> NDArray[Any] | None:
-        """A copy of a tensor; None for one that this run has no values of, as in a branch that was not taken."""
+        """A copy of a tensor; None for one that this run has no values of, as LiteRT says of some without elements."""
         try:
             values: NDArray[Any] = self._interpreter.get_tensor(tensor)
         except ValueError:

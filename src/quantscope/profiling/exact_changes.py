@@ -8,9 +8,9 @@ from pathlib import Path
 
 from quantscope.backends.base import Backend, Finding, Kernel, Model
 from quantscope.errors import DataError, ModelError
-from quantscope.machine import machine
 from quantscope.profiling.document import Rewritten, Tried
 from quantscope.profiling.inputs import Inputs, for_other
+from quantscope.profiling.reasons import findings
 from quantscope.profiling.timing import PARTS, gain
 from quantscope.progress import Progress
 
@@ -19,7 +19,7 @@ _WARM_UP = 2
 
 
 @dataclass
-class Rewriting:
+class ExactChanges:
     """The way from a quantized model to a faster one.
 
     `batches` are what outputs are compared on; the first one is what is timed, for `seconds` at the most.
@@ -69,9 +69,7 @@ class Rewriting:
         return model, applied
 
     def _next(self, model: Model, kernels: Sequence[Kernel], seen: set[str]) -> Finding | None:
-        here = machine()
-        flags = here.processor.features or ()
-        found = self.backend.findings(model, kernels, threads=self.threads, cores=here.threads, flags=flags)
+        found = findings(self.backend, model, kernels, self.threads)
         return next((f for f in found if f.exact and f.changed is not None and f.rule not in seen), None)
 
     def _obstacle(self, model: Model, candidate: Model) -> str:
